@@ -1,0 +1,145 @@
+"""One file a data set: every molecule of it, ragged arrays laid end to end, in safetensors.
+
+The file needs neither RDKit nor ASE to be read, so that a bare training machine can use it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from molflow.molecules.batch import MoleculeBatch
+
+FORMAT = "molflow-molecules-1"
+
+
+class DataError(ValueError):
+    """A data file or its source is missing, damaged or of another kind."""
+
+
+@dataclass(frozen=True)
+class MoleculeStore:
+    """All molecules of a data set, in memory.
+
+    Attributes:
+        positions: (atoms, 3) float32, Å.
+        numbers: (atoms,) uint8 atomic numbers.
+        charges: (atoms,) int8 formal charges.
+        atom_ptr: (molecules + 1,) int64; atoms of molecule m are ``atom_ptr[m]:atom_ptr[m + 1]``.
+        bond_index: (bonds, 2) uint8, atom numbers within their molecule.
+        bond_order: (bonds,) uint8 kekulised orders 1..3.
+        bond_ptr: (molecules + 1,) int64.
+        properties: (molecules, len(names)) float32.
+        index: (molecules,) int32, the molecule's number in its source.
+        bonded: (molecules,) bool; False where no consistent bond assignment exists.
+        names, units: of the property columns.
+        sources: free text, where the data came from.
+    """
+
+    positions: Tensor
+    numbers: Tensor
+    charges: Tensor
+    atom_ptr: Tensor
+    bond_index: Tensor
+    bond_order: Tensor
+    bond_ptr: Tensor
+    properties: Tensor
+    index: Tensor
+    bonded: Tensor
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def sizes(self) -> Tensor:
+        """(molecules,) number of atoms."""
+        return self.atom_ptr.diff()
+
+    def columns(self, names: tuple[str, ...]) -> Tensor:
+        """(molecules, len(names)) the properties of these names."""
+        return self.properties[:, [self.names.index(name) for name in names]]
+
+    def batch(self, members: Tensor) -> MoleculeBatch:
+        """Pad the given molecules, (n,) int64, to one dense batch."""
+        atoms, atom_row, atom_col = _ragged(self.atom_ptr, members)
+        bonds, bond_row, _ = _ragged(self.bond_ptr, members)
+        shape = (len(members), int(self.sizes[members].max()))
+        positions = torch.zeros(*shape, 3)
+        numbers = torch.zeros(shape, dtype=torch.int64)
+        charges = torch.zeros(shape, dtype=torch.int64)
+        orders = torch.zeros(*shape, shape[1], dtype=torch.int64)
+        positions[atom_row, atom_col] = self.positions[atoms]
+        numbers[atom_row, atom_col] = self.numbers[atoms].long()
+        charges[atom_row, atom_col] = self.charges[atoms].long()
+        i, j = self.bond_index[bonds].long().unbind(1)
+        order = self.bond_order[bonds].long()
+        orders[bond_row, i, j] = order
+        orders[bond_row, j, i] = order
+        return MoleculeBatch(positions, numbers, charges, orders)
+
+    def save(self, path: Path) -> None:
+        """Write to a temporary name, then rename: a reader never meets half a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
+        header = {"format": FORMAT, "names": json.dumps(self.names), "units": json.dumps(self.units),
+                  "source": self.source}
+        part = path.with_name(path.name + ".part")
+        try:
+            save_file(tensors, part, metadata=header)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> MoleculeStore:
+        """Raises DataError where the file is missing, damaged or of another format."""
+        if not path.is_file():
+            raise DataError(f"no prepared data at {path}: run `molflow data prepare qm9` first")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise DataError(f"{path} is not a molflow data file: prepare it again")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return cls(**tensors, names=tuple(json.loads(header["names"])),
+                       units=tuple(json.loads(header["units"])), source=header["source"])
+        except (SafetensorError, TypeError, KeyError, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}): prepare it again") from None
+
+
+def _ragged(ptr: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat positions, row and column of every entry of the given segments."""
+    counts = ptr[members + 1] - ptr[members]
+    row = torch.repeat_interleave(torch.arange(len(members)), counts)
+    column = torch.arange(len(row)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    return ptr[members][row] + column, row, column
+
+
+def data_folder() -> Path:
+    """Where prepared data lies: ``$MOLFLOW_DATA``, else ``~/.cache/molflow``."""
+    return Path(os.environ.get("MOLFLOW_DATA") or Path.home() / ".cache" / "molflow")
+
+
+def qm9_split(total: int = 130_831) -> dict[str, np.ndarray]:
+    """The field's split of QM9 in file order (EDM, arXiv 2203.17003) and the two halves of its training part.
+
+    Returns positions in file order: ``train`` 100,000, ``valid`` 17,748, ``test`` 13,083, and the
+    halves of train, ``half_a`` (evaluators) and ``half_b`` (generator and guide), 50,000 each.
+    """
+    order = np.random.RandomState(0).permutation(total)
+    train, valid, test = np.split(order, [100_000, 117_748])
+    halves = np.random.RandomState(42).permutation(100_000)
+    in_file_order = np.sort(train)
+    return {"train": train, "valid": valid, "test": test,
+            "half_a": in_file_order[halves[:50_000]], "half_b": in_file_order[halves[50_000:]]}

@@ -1,0 +1,49 @@
+"""Facts about elements, as plain data. No chemistry library is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NUMBER_OF: dict[str, int] = {
+    "H": 1, "B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53,
+}  # fmt: skip
+"""Atomic number of each symbol molflow knows: the elements of QM9 and of drug-like molecules."""
+
+SYMBOL_OF: dict[int, str] = {number: symbol for symbol, number in NUMBER_OF.items()}
+"""Symbol of each atomic number."""
+
+VALENCES: dict[tuple[str, int], tuple[int, ...]] = {
+    ("H", 0): (1,),
+    ("B", 0): (3,), ("B", -1): (4,),
+    ("C", 0): (4,), ("C", 1): (3,), ("C", -1): (3,),
+    ("N", 0): (3,), ("N", 1): (4,), ("N", -1): (2,),
+    ("O", 0): (2,), ("O", 1): (3,), ("O", -1): (1,),
+    ("F", 0): (1,),
+    ("Si", 0): (4,),
+    ("P", 0): (3, 5), ("P", 1): (4,),
+    ("S", 0): (2, 4, 6), ("S", 1): (3, 5), ("S", -1): (1,),
+    ("Cl", 0): (1,), ("Br", 0): (1,), ("I", 0): (1,),
+}  # fmt: skip
+"""Sums of kekulised bond orders at which an atom of that formal charge is closed-shell, hydrogens counted.
+
+Charge-aware on purpose: a table by element alone has to admit three-valent carbon for the sake of carbocations,
+and then also calls a neutral carbon radical stable.
+"""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The classes a generator chooses from: what its one-hot columns mean, in order.
+
+    Args:
+        elements: atomic numbers.
+        charges: formal charges.
+        bonds: bond orders, 0 for no bond.
+    """
+
+    elements: tuple[int, ...]
+    charges: tuple[int, ...]
+    bonds: tuple[int, ...] = (0, 1, 2, 3)
+
+
+QM9 = Vocabulary(elements=(1, 6, 7, 8, 9), charges=(-1, 0, 1))

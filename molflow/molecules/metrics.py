@@ -1,0 +1,79 @@
+"""How good is a set of generated molecules? Every figure counts all molecules, the broken ones included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from molflow.molecules.convert import Molecule, collate
+from molflow.molecules.stability import connected, molecules_stable, stable_by_bonds, stable_by_distance
+
+N = "n"
+ATOM_STABILITY = "atom_stability"
+MOLECULE_STABILITY = "molecule_stability"
+ATOM_STABILITY_BONDS = "atom_stability_bonds"
+MOLECULE_STABILITY_BONDS = "molecule_stability_bonds"
+VALID = "valid"
+CONNECTED = "connected"
+UNIQUE = "unique"
+VALID_UNIQUE = "valid_unique"
+NOVEL = "novel"
+
+_CHUNK = 512  # molecules a batch: the pairs of 512 molecules of 100 atoms need a few hundred MB
+
+
+def evaluate(
+    molecules: Sequence[Molecule], training_smiles: AbstractSet[str] | None = None
+) -> dict[str, float]:
+    """The literature's metrics, fractions of 1.
+
+    Args:
+        molecules: the generated molecules, all of them.
+        training_smiles: `Molecule.smiles` of the training set.
+
+    Returns:
+        `n`: number of molecules.
+        `atom_stability`, `molecule_stability`: of all atoms, of all molecules, by EDM's distance rule.
+        `atom_stability_bonds`, `molecule_stability_bonds`: the same by generated bonds and formal charges.
+        `valid`: of all molecules, those RDKit sanitises whole, closed-shell and in one piece (`Molecule.is_valid`).
+        `connected`: of all molecules, those in one piece by their generated bonds.
+        `unique`: distinct SMILES, of the valid molecules (0 if none is valid).
+        `valid_unique`: distinct SMILES of valid molecules, of all molecules.
+        `novel`: SMILES not in `training_smiles`, of the distinct SMILES (0 if none); absent without a training set.
+
+    Raises:
+        ValueError: `molecules` is empty.
+    """
+    if not molecules:
+        raise ValueError("cannot evaluate an empty list of molecules")
+    n = len(molecules)
+    smiles = [molecule.smiles for molecule in molecules if molecule.is_valid]
+    distinct = set(smiles)
+    result = {
+        N: float(n),
+        **_graph_fractions(molecules),
+        VALID: len(smiles) / n,
+        UNIQUE: len(distinct) / max(len(smiles), 1),
+        VALID_UNIQUE: len(distinct) / n,
+    }
+    if training_smiles is not None:
+        result[NOVEL] = len(distinct - training_smiles) / max(len(distinct), 1)
+    return result
+
+
+def _graph_fractions(molecules: Sequence[Molecule]) -> dict[str, float]:
+    """The metrics that need no RDKit, a chunk of molecules at a time."""
+    counts = dict.fromkeys(
+        (ATOM_STABILITY, MOLECULE_STABILITY, ATOM_STABILITY_BONDS, MOLECULE_STABILITY_BONDS, CONNECTED), 0
+    )
+    for start in range(0, len(molecules), _CHUNK):
+        batch = collate(molecules[start : start + _CHUNK])
+        by_distance, by_bonds = stable_by_distance(batch), stable_by_bonds(batch)
+        counts[ATOM_STABILITY] += int(by_distance.sum())
+        counts[MOLECULE_STABILITY] += int(molecules_stable(by_distance, batch).sum())
+        counts[ATOM_STABILITY_BONDS] += int(by_bonds.sum())
+        counts[MOLECULE_STABILITY_BONDS] += int(molecules_stable(by_bonds, batch).sum())
+        counts[CONNECTED] += int(connected(batch).sum())
+    atoms = max(sum(len(molecule.numbers) for molecule in molecules), 1)
+    per_atom = (ATOM_STABILITY, ATOM_STABILITY_BONDS)
+    return {key: count / (atoms if key in per_atom else len(molecules)) for key, count in counts.items()}

@@ -1,0 +1,158 @@
+"""The property network: six quantum properties of a molecule from positions and (soft) atom types.
+
+Neighbour densities projected on radial functions and spherical harmonics, A_i = sum_j R(d_ij) Y(r_ij) h_j
+(Drautz 2019, Phys. Rev. B 99, 014104; Batatia et al. 2022, MACE), contracted to invariants on the atom. All
+nonlinear work is done on atoms, not on pairs, which makes it several times cheaper than filters on edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+from torch_geometric.nn.models.visnet import CosineCutoff, ExpNormalSmearing
+
+PROPERTIES = ("alpha", "gap", "homo", "lumo", "mu", "cv")
+UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)"}
+DEBYE_PER_E_ANGSTROM = 4.80320
+
+
+@dataclass(frozen=True)
+class PropertyConfig:
+    """Sizes of the network; ``radial`` functions for l = 0, 1, 2; ``cutoff`` in Å."""
+
+    layers: int = 3
+    scalars: int = 128
+    density: int = 48
+    vectors: int = 48
+    tensors: int = 24
+    radial_0: int = 12
+    radial_1: int = 8
+    radial_2: int = 6
+    cutoff: float = 6.0
+
+
+class PropertyLayer(nn.Module):
+    """Gather neighbour densities of l = 0, 1, 2, form invariants, update scalars and vectors of each atom."""
+
+    def __init__(self, c: PropertyConfig) -> None:
+        super().__init__()
+        self.c = c
+        self.norm = nn.LayerNorm(c.scalars)
+        self.source = nn.Linear(c.scalars, c.density, bias=False)
+        self.vector_source = nn.Linear(c.vectors, 16, bias=False)
+        self.mix_0 = nn.Linear(c.radial_0 * c.density + c.radial_1 * 16, c.scalars)
+        self.mix_1 = nn.Linear(c.radial_1 * c.density + c.radial_0 * 16 + c.vectors, 2 * c.vectors, bias=False)
+        self.mix_2 = nn.Linear(c.radial_2 * c.density, 2 * c.tensors, bias=False)
+        self.update = nn.Sequential(nn.Linear(2 * c.scalars + c.vectors + c.tensors, 2 * c.scalars), nn.SiLU(),
+                                    nn.Linear(2 * c.scalars, c.scalars + c.vectors))
+
+    def forward(self, h: Tensor, v: Tensor, y0: Tensor, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """h (B,N,scalars), v (B,N,3,vectors); y_l (B,N,2l+1,radial,N), the functions of every neighbour."""
+        c, (b, n, _) = self.c, h.shape
+        hn = self.norm(h)
+        source = self.source(hn)
+
+        def project(y: Tensor) -> Tensor:  # (B,N,2l+1,radial,N) x (B,N,density) -> (B,N,2l+1,radial*density)
+            return (y.flatten(1, 3) @ source).view(b, n, y.shape[2], -1)
+
+        vs = self.vector_source(v)
+        # vectors of the neighbours: along the line to them (a scalar), and as they are (a vector)
+        along = (y1.transpose(2, 3).transpose(3, 4).reshape(b, -1, 3 * n)
+                 @ vs.transpose(1, 2).reshape(b, 3 * n, -1)).view(b, n, -1)
+        carried = (y0.flatten(1, 3) @ vs.flatten(2)).view(b, n, -1, 3, vs.shape[-1])
+        carried = carried.transpose(2, 3).flatten(3)
+        scalars = self.mix_0(torch.cat([project(y0).squeeze(2), along], -1))
+        u, w = self.mix_1(torch.cat([project(y1), carried, v], -1)).chunk(2, -1)
+        p, q = self.mix_2(project(y2)).chunk(2, -1)
+        invariants = torch.cat([hn, scalars, (u * w).sum(2), (p * q).sum(2)], -1)
+        dh, gate = self.update(invariants).split([c.scalars, c.vectors], -1)
+        return h + dh, v + gate[:, :, None] * w
+
+
+class PropertyNetwork(nn.Module):
+    """E(3)-invariant; smooth in positions and in soft types, so that a half-decided atom has a gradient.
+
+    The gap is not a separate output but LUMO - HOMO, and the dipole is the length of a sum of charges times
+    positions and atomic dipoles (PaiNN, Schütt et al. 2021), so that the six answers cannot contradict.
+    """
+
+    composition: Tensor
+    scale: Tensor
+
+    def __init__(self, elements: int, config: PropertyConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embed = nn.Linear(elements, c.scalars, bias=False)
+        self.radial = ExpNormalSmearing(c.cutoff, c.radial_0, trainable=False)
+        self.envelope = CosineCutoff(c.cutoff)
+        self.layers = nn.ModuleList(PropertyLayer(c) for _ in range(c.layers))
+        self.read = nn.Sequential(nn.LayerNorm(c.scalars), nn.Linear(c.scalars, c.scalars), nn.SiLU(),
+                                  nn.Linear(c.scalars, 4 + 2 * 8))
+        self.orbitals = nn.Sequential(nn.Linear(2 * c.scalars + 16, c.scalars), nn.SiLU(), nn.Linear(c.scalars, 2))
+        self.attend = nn.Linear(c.scalars, 2)
+        self.dipole = nn.Linear(c.vectors, 1, bias=False)
+        # what a linear fit on the composition explains, per element, and the spread of what is left
+        self.register_buffer("composition", torch.zeros(elements + 1, 4))
+        self.register_buffer("scale", torch.ones(4))
+
+    def forward(self, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:
+        """positions (B, N, 3) Å, types (B, N, elements) one-hot or probabilities, mask (B, N) bool
+        -> (B, 6) in the order and units of ``PROPERTIES``.
+        """
+        atoms = mask[..., None].to(positions)
+        types = types * atoms
+        y0, y1, y2 = self._functions(positions, mask)
+        h = self.embed(types)
+        v = h.new_zeros(*mask.shape, 3, self.config.vectors)
+        for layer in self.layers:
+            h, v = layer(h, v, y0, y1, y2)
+
+        with torch.autocast(positions.device.type, enabled=False):
+            h, v = h.to(positions), v.to(positions)  # sums over atoms want full precision
+            local = self.read(h) * atoms
+            extensive, charge, _, heads = local.split([2, 1, 1, 16], -1)
+            weight = self.attend(h).masked_fill(~mask[..., None], -1e4).softmax(1)
+            pooled = torch.cat([(weight[..., :1] * h).sum(1), (weight[..., 1:] * h).sum(1),
+                                heads.sum(1) / 16], -1)
+            count = torch.cat([types.sum(1), torch.ones_like(types[:, :1, 0])], -1)
+            alpha, cv, homo, lumo = (count @ self.composition + self.scale * torch.cat(
+                [extensive.sum(1), self.orbitals(pooled)], -1)).unbind(-1)
+            sites = atoms / atoms.sum(1, keepdim=True)
+            charge = charge - (charge * sites).sum(1, keepdim=True) * atoms
+            moment = DEBYE_PER_E_ANGSTROM * 0.2 * ((charge * positions).sum(1)
+                                                   + (self.dipole(v).squeeze(-1) * atoms).sum(1))
+            mu = (moment.square().sum(-1) + 1e-6).sqrt()
+        return torch.stack([alpha, lumo - homo, homo, lumo, mu, cv], -1)
+
+    def _functions(self, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.config
+        pairs = mask[:, :, None] & mask[:, None] & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        difference = positions[:, None] - positions[:, :, None]
+        # the norm has no gradient at zero, where the diagonal and the padding lie
+        difference = torch.where(pairs[..., None], difference, 1.0)
+        distance = difference.square().sum(-1).sqrt()
+        radial = self.radial(distance.flatten()[:, None]).view(*distance.shape, -1)
+        radial = radial * (self.envelope(distance) * pairs)[..., None]
+        harmonics = o3.spherical_harmonics([0, 1, 2], difference, normalize=True, normalization="component")
+        def outer(l: int, count: int) -> Tensor:
+            step = c.radial_0 // count  # fewer functions for higher l: every other, every third
+            chosen = radial[..., ::step][..., :count]
+            y = harmonics[..., l * l : (l + 1) ** 2]
+            return (y[..., :, None] * chosen[..., None, :]).permute(0, 1, 3, 4, 2) / 4
+
+        return outer(0, c.radial_0), outer(1, c.radial_1), outer(2, c.radial_2)
+
+    @torch.no_grad()
+    def set_composition(self, counts: Tensor, targets: Tensor) -> None:
+        """Fit what the composition alone explains: counts (M, elements), targets (M, 6)."""
+        design = torch.cat([counts, torch.ones(len(counts), 1)], 1).double()
+        wanted = targets[:, [PROPERTIES.index(name) for name in ("alpha", "cv", "homo", "lumo")]].double()
+        # orbital energies do not grow with the molecule: a constant only
+        fit = torch.zeros(design.shape[1], 4, dtype=torch.float64)
+        fit[:, :2] = torch.linalg.lstsq(design, wanted[:, :2], driver="gelsd").solution
+        fit[-1, 2:] = wanted[:, 2:].mean(0)
+        self.composition.copy_(fit)
+        self.scale.copy_((wanted - design @ fit).std(0))

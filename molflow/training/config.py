@@ -1,0 +1,102 @@
+"""Training settings: a TOML file with sections that mirror the classes below; anything left out has its default."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from molflow.nn.property import PropertyConfig
+from molflow.nn.velocity import VelocityConfig
+
+T = TypeVar("T")
+Part = Literal["half_a", "half_b", "train"]
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or of the wrong kind."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every training has in common.
+
+    Attributes:
+        part: which molecules: a half of QM9's training split, or all of it.
+        molecules: how many training molecules are seen in all, repeats counted.
+        rate, rate_matrix: learning rates of AdamW (everything else) and Muon (hidden matrices).
+        warmup, cooldown: share of the run in which the rate rises, and falls to zero at the end.
+        ema: decay of the averaged weights, a step.
+        precision: ``bf16`` (autocast; float32 weights, positions and times) or ``float32``.
+    """
+
+    part: Part = "half_b"
+    molecules: int = 2_000_000
+    batch_size: int = 64
+    rate: float = 1e-3
+    rate_matrix: float = 2e-3
+    warmup: float = 0.01
+    cooldown: float = 0.4
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0
+    precision: Literal["bf16", "float32"] = "bf16"
+    workers: int = 0
+    seed: int = 0
+    checkpoint_minutes: float = 3.0
+    validate_minutes: float = 15.0
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    run: Run = Run()
+    network: VelocityConfig = VelocityConfig()
+    weight_types: float = 0.4
+    weight_charges: float = 0.2
+    weight_bonds: float = 1.0
+    self_condition: float = 0.5
+
+
+@dataclass(frozen=True)
+class PropertyTraining:
+    run: Run = Run(molecules=1_500_000, rate=5e-4)
+    network: PropertyConfig = field(default_factory=PropertyConfig)
+
+
+def load(kind: type[T], path: Path | None) -> T:
+    """Read settings of one kind. Raises ConfigError with the offending key, OSError if the file cannot be read."""
+    if path is None:
+        return kind()
+    try:
+        return build(kind, tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a settings class from nested mappings, over its defaults. Raises ConfigError."""
+    return _over(kind(), values, "")
+
+
+def _over(default: Any, values: Mapping[str, Any], section: str) -> Any:
+    known = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{section}{key}"
+        if key not in known:
+            raise ConfigError(f"unknown setting {name}: known here are {', '.join(known)}")
+        old = known[key]
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} is a section, not a value")
+            changes[key] = _over(old, value, f"{name}.")
+        elif isinstance(old, float) and type(value) is int:
+            changes[key] = float(value)
+        elif type(value) is not type(old):
+            raise ConfigError(f"{name} wants {type(old).__name__}, got {value!r}")
+        else:
+            changes[key] = value
+    return dataclasses.replace(default, **changes)

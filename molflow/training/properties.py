@@ -1,0 +1,74 @@
+"""Training guides and evaluators: six properties at once, each error in units of the field's best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from molflow.data.store import MoleculeStore, qm9_split
+from molflow.molecules.elements import QM9
+from molflow.molecules.state import centre, encode
+from molflow.nn.property import PROPERTIES, PropertyNetwork
+from molflow.training.batches import Buckets
+from molflow.training.config import PropertyTraining
+from molflow.training.trainer import Batch
+
+# Errors of the field's evaluators (EDM, arXiv 2203.17003, table 3, last row), in our units.
+FLOOR = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040}
+
+
+@dataclass
+class PropertyTask:
+    """The property network and what it learns from: molecules of ``config.run.part``."""
+
+    config: PropertyTraining
+    store: MoleculeStore
+
+    def __post_init__(self) -> None:
+        run = self.config.run
+        torch.manual_seed(run.seed)
+        split = qm9_split()
+        members = torch.as_tensor(split[run.part])
+        self.targets = self.store.columns(PROPERTIES)
+        self.network = PropertyNetwork(len(QM9.elements), self.config.network)
+        self.network.set_composition(self._counts(members), self.targets[members])
+        self.buckets = Buckets(members, self.store.sizes[members], run.batch_size, run.seed)
+        self.held_out = torch.as_tensor(split["valid"])[:2000]
+
+    def _counts(self, members: Tensor) -> Tensor:
+        molecule = torch.repeat_interleave(torch.arange(len(self.store)), self.store.sizes)
+        counts = torch.stack([torch.bincount(molecule[self.store.numbers == element], minlength=len(self.store))
+                              for element in QM9.elements], 1)
+        return counts[members].float()
+
+    def batch(self, step: int) -> Batch:
+        return self._batch(self.buckets[step])
+
+    def _batch(self, members: Tensor) -> Batch:
+        molecules = self.store.batch(members)
+        return {"positions": centre(molecules.positions, molecules.mask), "mask": molecules.mask,
+                "types": encode(molecules, QM9)["types"], "targets": self.targets[members]}
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean absolute error of each property over the field's own, averaged over the six."""
+        error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
+        each = error.abs().mean(0) / error.new_tensor(list(FLOOR.values()))
+        return each.mean(), {}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
+        """Mean absolute error of each property on 2,000 molecules of the validation split."""
+        return mean_errors(network.eval(), self, self.held_out, device)
+
+
+@torch.no_grad()
+def mean_errors(network: nn.Module, task: PropertyTask, members: Tensor, device: torch.device) -> dict[str, float]:
+    """Mean absolute error of each property over the given molecules."""
+    total = torch.zeros(len(PROPERTIES), dtype=torch.float64)
+    for part in members[task.store.sizes[members].argsort()].split(100):
+        batch = {key: value.to(device) for key, value in task._batch(part).items()}
+        said = network(batch["positions"], batch["types"], batch["mask"])
+        total += (said - batch["targets"]).abs().sum(0).double().cpu()
+    return dict(zip(PROPERTIES, (total / len(members)).tolist(), strict=True))
