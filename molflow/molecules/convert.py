@@ -1,4 +1,4 @@
-"""Molecules between tensors, RDKit and ASE. Nothing is ever repaired on the way: what was generated is what is judged."""
+"""Molecules between tensors, RDKit and ASE. Nothing is repaired on the way: what was generated is what is judged."""
 
 from __future__ import annotations
 

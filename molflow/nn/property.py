@@ -137,10 +137,10 @@ class PropertyNetwork(nn.Module):
         radial = self.radial(distance.flatten()[:, None]).view(*distance.shape, -1)
         radial = radial * (self.envelope(distance) * pairs)[..., None]
         harmonics = o3.spherical_harmonics([0, 1, 2], difference, normalize=True, normalization="component")
-        def outer(l: int, count: int) -> Tensor:
+        def outer(degree: int, count: int) -> Tensor:
             step = c.radial_0 // count  # fewer functions for higher l: every other, every third
             chosen = radial[..., ::step][..., :count]
-            y = harmonics[..., l * l : (l + 1) ** 2]
+            y = harmonics[..., degree * degree : (degree + 1) ** 2]
             return (y[..., :, None] * chosen[..., None, :]).permute(0, 1, 3, 4, 2) / 4
 
         return outer(0, c.radial_0), outer(1, c.radial_1), outer(2, c.radial_2)

@@ -169,10 +169,13 @@ class VelocityNetwork(nn.Module):
         self.classes = [types, charges]
 
     def forward(self, t: Tensor, state: State, mask: Tensor, previous: State | None = None) -> Prediction:
-        """t (B,), state as ``molecules.state.encode`` lays it out, mask (B, N) -> Prediction in float32."""
+        """t (B,), state as ``molecules.state.encode`` lays it out, mask (B, N) -> Prediction in float32.
+
+        ``previous`` of all zeros, for a sample or for all, means the same as None: nothing is known yet.
+        """
         x, pairs = state["positions"], pair_mask(mask)
-        known = torch.full_like(t, previous is not None)
         past = previous or {key: torch.zeros_like(value) for key, value in state.items()}
+        known = (past["types"].sum((1, 2)) > 0).to(t)
         size = mask.sum(1).to(t) / 16
         clock = torch.cat([fourier_time(t, 14), size[:, None], known[:, None], t[:, None]], -1)
         h = self.embed_atom(torch.cat([state["types"], state["charges"], past["types"], past["charges"],

@@ -44,6 +44,7 @@ class Run:
     ema: float = 0.999
     clip: float = 1.0
     precision: Literal["bf16", "float32"] = "bf16"
+    compile: bool = True
     workers: int = 0
     seed: int = 0
     checkpoint_minutes: float = 3.0
@@ -53,7 +54,7 @@ class Run:
 @dataclass(frozen=True)
 class GeneratorConfig:
     run: Run = Run()
-    network: VelocityConfig = VelocityConfig()
+    network: VelocityConfig = field(default_factory=VelocityConfig)
     weight_types: float = 0.4
     weight_charges: float = 0.2
     weight_bonds: float = 1.0

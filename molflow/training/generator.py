@@ -56,10 +56,11 @@ class GeneratorTask:
         """Velocity error of the positions, cross-entropy of the classes at the endpoint."""
         t, mask, data = batch["t"], batch["mask"], batch["data"]
         state = interpolate(batch["noise"], data, t)
-        previous: State | None = None
+        # zeros rather than None: a compiled network is then one graph, not two
+        previous: State = {key: torch.zeros_like(value) for key, value in state.items()}
         if not batch["alone"]:
             with torch.no_grad():
-                previous = network(t, state, mask).endpoint(t, state, mask)
+                previous = network(t, state, mask, previous).endpoint(t, state, mask)
         said = network(t, state, mask, previous)
         wanted = data["positions"] - batch["noise"]["positions"]
         parts = {

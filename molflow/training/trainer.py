@@ -100,6 +100,8 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
     optims = optimisers(task.network, run)
     ema = torch.optim.swa_utils.AveragedModel(task.network, multi_avg_fn=ema_update(run.ema))
     ema.to(fabric.device)
+    if run.compile:
+        task.network.compile(dynamic=True)
     network, *optims = fabric.setup(task.network, *optims)
     total = run.molecules // (run.batch_size * fabric.world_size)
     step, spent = 0, 0.0

@@ -1,0 +1,24 @@
+"""molflow: molecules with the properties you ask for, by optimising the source point of an equivariant flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molflow.design import Budget, DesignRun, design, sample
+    from molflow.grade import evaluate, predict
+
+__version__ = "0.1.0"
+__all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "predict", "sample"]
+
+_HOME = {"Budget": "design", "DesignRun": "design", "design": "design", "sample": "design",
+         "evaluate": "grade", "predict": "grade"}
+
+
+def __getattr__(name: str) -> Any:
+    # torch and rdkit take seconds to import: only when something of theirs is asked for
+    import importlib
+
+    if name in _HOME:
+        return getattr(importlib.import_module(f"molflow.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'molflow' has no attribute {name!r}")

@@ -1,0 +1,258 @@
+"""The same functions, for the shell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Molecules with the properties you ask for.")
+data = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
+train = typer.Typer(no_args_is_help=True, help="Train the networks.")
+app.add_typer(data, name="data")
+app.add_typer(train, name="train")
+
+Seed = Annotated[int, typer.Option(help="Drives everything: same seed, same machine, same molecules.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Atoms = Annotated[int | None, typer.Option(help="Size of every molecule, hydrogens counted.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Weights = Annotated[Path | None, typer.Option(help="File of weights instead of the shipped one.")]
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message is the whole answer."""
+
+
+def main() -> None:
+    """Run the command line. Exit status 2 for bad input, 1 for work that failed, one sentence either way."""
+    try:
+        app(standalone_mode=True)
+    except (InputError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        fail(str(error), 2)
+    except (OSError, MemoryError, RuntimeError) as error:
+        fail(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}", 1)
+    except KeyboardInterrupt:
+        fail("stopped", 130)
+
+
+def fail(message: str, status: int) -> None:
+    print(f"molflow: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+@contextmanager
+def live() -> Iterator[object]:
+    """A progress display on stderr that shows one phase after the other."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(TextColumn("{task.description:>12}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                  TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+        tasks: dict[str, object] = {}
+
+        def tell(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=1.0)
+            bars.update(tasks[what], completed=share)  # type: ignore[arg-type]
+
+        yield tell
+
+
+@app.command()
+def design(
+    target: Annotated[list[str], typer.Option(help="property=value, repeatable: gap=5.0, gap=0.18Ha, mu=1.5")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    n: Annotated[int, typer.Option("-n", help="How many molecules.")] = 16,
+    seed: Seed = 0,
+    atoms: Atoms = None,
+    device: Device = "auto",
+    draws: Annotated[int, typer.Option(help="Sources drawn for each molecule; the best is optimised.")] = 16,
+    evals: Annotated[int, typer.Option(help="Most evaluations of loss and gradient for each molecule.")] = 12,
+    generator: Weights = None,
+    guide: Weights = None,
+    evaluator: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K))."""
+    from rich.console import Console
+
+    from molflow import report
+    from molflow.design import Budget
+    from molflow.design import design as run_design
+    from molflow.targets import parse_targets
+
+    report.check_folder(out, overwrite)
+    if draws < 1 or evals < 0:
+        raise InputError(f"--draws must be at least 1 and --evals at least 0, got {draws} and {evals}")
+    targets = parse_targets(target)
+    with live() as tell:
+        run = run_design(targets, n, seed, atoms=atoms, device=device, budget=Budget(draws, evals), generator=generator,
+                         guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]
+    for sentence in run.warnings:
+        print(f"molflow: warning: {sentence}", file=sys.stderr)
+    run.save(out, overwrite)
+    Console().print(report.summary(run))
+    print(f"written to {out}")
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="SDF file to write.")],
+    n: Annotated[int, typer.Option("-n", help="How many molecules.")] = 100,
+    seed: Seed = 0,
+    atoms: Atoms = None,
+    steps: Annotated[int, typer.Option(help="Solver steps, each one evaluation of the network.")] = 20,
+    device: Device = "auto",
+    generator: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make molecules as they come, without a target."""
+    from molflow.design import sample as run_sample
+    from molflow.molecules.io import write_sdf
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    molecules = run_sample(n, seed, atoms=atoms, steps=steps, device=device, generator=generator)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_sdf(out, molecules)
+    valid = sum(m.is_valid for m in molecules)
+    print(f"{n} molecules, {valid} valid, written to {out}")
+
+
+@app.command()
+def predict(
+    file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
+    model: Annotated[str, typer.Option(help="evaluator, guide, or a file of weights.")] = "evaluator",
+    out: Annotated[Path | None, typer.Option(help="CSV file to write instead of printing.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict the six properties of the molecules in a file."""
+    from molflow import grade
+
+    if out and out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    molecules = _read(file)
+    table = grade.predict(molecules, model=model, device=device)
+    if out:
+        part = out.with_name(out.name + ".part")
+        table.to_csv(part, index=False)
+        part.replace(out)
+        print(f"{len(table)} molecules, written to {out}")
+    else:
+        print(table.round(4).to_csv(index=False), end="")
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Judge the molecules in a file: stability, validity, uniqueness."""
+    import json as text
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from molflow import grade
+
+    figures = grade.evaluate(_read(file))
+    if json:
+        print(text.dumps(figures, indent=1))
+        return
+    table = Table("figure", "value")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4g}")
+    Console().print(table)
+
+
+def _read(file: Path) -> list:  # type: ignore[type-arg]
+    """Molecules of a file; broken records are named on stderr. Raises ValueError if none is left."""
+    from molflow import grade
+
+    molecules, skipped = grade.read(file)
+    for record in skipped:
+        print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
+    if skipped:
+        print(f"molflow: skipped {len(skipped)} of {len(skipped) + len(molecules)} records", file=sys.stderr)
+    if not molecules:
+        raise InputError(f"{file} holds no molecule that can be read")
+    return molecules
+
+
+@data.command("prepare")
+def prepare(
+    name: Annotated[str, typer.Argument(help="Data set; qm9.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder with qm9pack's CSV files.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a data set's public form into one compact file."""
+    from molflow.data.store import data_folder
+
+    if name != "qm9":
+        raise InputError(f"unknown data set {name!r}: known is qm9")
+    out = out or data_folder() / "qm9.safetensors"
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists: give --overwrite to prepare it again")
+    from molflow.data import qm9
+
+    store = qm9.prepare(out, source=source, workers=workers)
+    flawed = qm9.flaws(store)
+    print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
+
+
+Config = Annotated[Path | None, typer.Option(help="TOML file of settings; what it leaves out has its default.")]
+Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
+Devices = Annotated[int, typer.Option(help="GPUs, or CPU processes.")]
+Minutes = Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")]
+Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@train.command("generator")
+def train_generator(out: Out, config: Config = None, data: Data = None, resume: Resume = False,
+                    accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
+    """Train the flow; writes generator.safetensors and its card into --out."""
+    from molflow.training.config import GeneratorConfig
+    from molflow.training.generator import GeneratorTask
+
+    _train(GeneratorConfig, GeneratorTask, "generator", out, config, data, resume, accelerator, devices, minutes)
+
+
+@train.command("property")
+def train_property(out: Out, config: Config = None, data: Data = None, resume: Resume = False,
+                   accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
+    """Train a property network; writes property.safetensors and its card into --out."""
+    from molflow.training.config import PropertyTraining
+    from molflow.training.properties import PropertyTask
+
+    _train(PropertyTraining, PropertyTask, "property", out, config, data, resume, accelerator, devices, minutes)
+
+
+def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes) -> None:  # type: ignore[no-untyped-def]
+    import math
+
+    from molflow.data.store import MoleculeStore, data_folder
+    from molflow.training import config as configuration
+    from molflow.training.export import export
+    from molflow.training.trainer import train as run
+
+    chosen = configuration.load(settings, config)
+    store = MoleculeStore.load(data or data_folder() / "qm9.safetensors")
+    job = task(chosen, store)
+    figures = run(job, out, resume=resume, accelerator=accelerator, devices=devices,
+                  stop_after=60 * minutes if minutes else math.inf)
+    export(job, out, out / f"{name}.safetensors", figures)
+    print(", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()

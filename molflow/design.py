@@ -1,0 +1,257 @@
+"""The main job: targets -> molecules. Draw many sources, then descend from the best through the flow's ODE."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molflow.flow.source import Flow, best_of_draws, optimise_source
+from molflow.flow.state import State
+from molflow.models import STEPS, Generator, Predictor
+from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.convert import Molecule, unbatch
+from molflow.molecules.stability import connected, molecules_stable, stable_by_bonds
+from molflow.molecules.state import decode
+from molflow.nn.property import PROPERTIES
+from molflow.targets import TargetError, check_targets, warnings_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is done."""
+
+# A miss as large as a good network's own error counts 1 in the loss, whatever the property's unit
+# (errors of the field's evaluators; EDM, arXiv 2203.17003).
+RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040}
+REACHED = 0.05
+"""A sample stops once its loss is below this: a miss of a fifth of the resolution."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is spent on a molecule: ``draws`` forward flows, then at most ``evals`` losses with gradients."""
+
+    draws: int = 16
+    evals: int = 12
+    steps: int = STEPS
+
+    @property
+    def nfe(self) -> int:
+        """Most evaluations of the velocity field a molecule can cost; a backward pass counts as two."""
+        return self.steps * (self.draws + 3 * self.evals)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """B molecules to be found: the same properties for all, values and sizes of each."""
+
+    names: tuple[str, ...]
+    values: Tensor
+    sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came out for each of B problems.
+
+    Attributes:
+        batch: decoded molecules.
+        guide: (B, 6) the guide's reading of the decoded molecules.
+        nfe: (B,) evaluations of the velocity field spent.
+        history: (rounds + 1, B) lowest loss so far: after the draws, then after each round of the descent.
+    """
+
+    batch: MoleculeBatch
+    guide: Tensor
+    nfe: Tensor
+    history: Tensor
+
+
+def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, seed: int = 0,
+          chunk: int = 128, progress: Progress | None = None) -> Found:
+    """Find a molecule for each problem. ``chunk`` bounds how many molecules are in memory at once.
+
+    D-Flow (Ben-Hamu et al. 2024, arXiv 2402.14017), started from the best of many draws.
+    """
+    rng = torch.Generator(device=generator.device).manual_seed(seed)
+    order = np.argsort(problem.sizes, kind="stable")
+    parts = np.array_split(order, max(1, -(-len(order) // chunk)))
+    done: list[Found] = []
+    for number, part in enumerate(parts):
+        def tell(what: str, share: float, number: int = number) -> None:
+            if progress:
+                progress(what, (number + share) / len(parts))
+
+        rows = torch.from_numpy(part)
+        some = Problem(problem.names, problem.values[rows], problem.sizes[part])
+        done.append(_solve_part(some, generator, guide, budget, rng, chunk, tell))
+    back = torch.from_numpy(np.argsort(order, kind="stable"))
+    rounds = max(len(found.history) for found in done)
+    history = [torch.cat([f.history, f.history[-1:].expand(rounds - len(f.history), -1)]) for f in done]
+    return Found(MoleculeBatch.cat([f.batch for f in done])[back], torch.cat([f.guide for f in done])[back],
+                 torch.cat([f.nfe for f in done])[back], torch.cat(history, 1)[:, back])
+
+
+def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, rng: torch.Generator,
+                chunk: int, tell: Progress) -> Found:
+    space = generator.space(problem.sizes)
+    columns = torch.tensor([PROPERTIES.index(name) for name in problem.names], device=generator.device)
+    scale = torch.tensor([RESOLUTION[name] for name in problem.names], device=generator.device)
+    values = problem.values.to(generator.device, torch.float32)
+
+    def miss(said: Tensor, index: Tensor) -> Tensor:
+        return ((said[:, columns] - values[index]) / scale).square().sum(-1)
+
+    def loss(endpoint: State, index: Tensor) -> Tensor:
+        """Squared misses in units of the resolution; infinite where the decoded molecule is broken, so that
+        draws are chosen among whole molecules and the line search turns back before it breaks one."""
+        mask = space.mask[index]
+        whole = is_whole(decode(endpoint, mask, generator.vocabulary))
+        return torch.where(whole, miss(guide(endpoint, mask), index), torch.inf)
+
+    def counted(flow: Flow, what: str, total: int) -> Flow:
+        rows = 0
+
+        def run(x0: State, index: Tensor) -> State:
+            nonlocal rows
+            endpoint = flow(x0, index)
+            rows += len(index)
+            tell(what, min(1.0, rows / total))
+            return endpoint
+        return run
+
+    n = len(problem.sizes)
+    drawn = best_of_draws(counted(generator.flow(space, steps=budget.steps), "drawing", n * budget.draws), loss,
+                          space, budget.draws, rng, chunk=chunk, nfe_per_flow=budget.steps)
+    candidates = [decode(drawn.endpoint, space.mask, generator.vocabulary)]
+    nfe, history = drawn.nfe, drawn.loss[None]
+    if budget.evals:
+        flow = counted(generator.flow(space, steps=budget.steps, gradients=True), "optimising", n * budget.evals)
+        best = optimise_source(flow, loss, space, drawn.source, max_evals=budget.evals,
+                               nfe_per_flow=budget.steps, target=REACHED, ftol=1e-4)
+        candidates.append(decode(best.endpoint, space.mask, generator.vocabulary))
+        nfe, history = nfe + best.nfe, torch.cat([history, torch.minimum(best.losses, drawn.loss)])
+
+    # what is delivered is what was decoded, so that is what decides
+    everyone = torch.arange(n, device=generator.device)
+    readings = [guide.predict(batch) for batch in candidates]
+    scores = torch.stack([torch.where(is_whole(batch), miss(said.to(generator.device), everyone), torch.inf)
+                          for batch, said in zip(candidates, readings, strict=True)])
+    choice = scores.argmin(0)
+    rows = choice * n + everyone
+    return Found(MoleculeBatch.cat(candidates)[rows].to("cpu"), torch.cat(readings)[rows.cpu()], nfe.cpu(),
+                 history.cpu())
+
+
+def is_whole(batch: MoleculeBatch) -> Tensor:
+    """(B,) bool: every atom has its valence, and all hang together."""
+    return molecules_stable(stable_by_bonds(batch), batch) & connected(batch)
+
+
+@dataclass(frozen=True)
+class DesignRun:
+    """What ``design`` returns.
+
+    Attributes:
+        molecules: each with its targets, predictions and status in ``.properties``.
+        targets: what was asked for.
+        history: (rounds, n) lowest loss so far.
+        settings: all that is needed to repeat the run.
+        warnings: sentences for the user.
+    """
+
+    molecules: list[Molecule]
+    targets: dict[str, float]
+    history: np.ndarray
+    settings: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a molecule."""
+        import pandas as pd
+
+        return pd.DataFrame([{"smiles": m.smiles, "formula": m.formula, **m.properties} for m in self.molecules])
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write SDF, CSV, JSON and pictures. Raises FileExistsError unless ``overwrite``."""
+        from molflow.report import save
+
+        return save(self, Path(folder), overwrite)
+
+
+def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, atoms: int | None = None,
+           device: str = "auto", budget: Budget = Budget(), generator: Path | None = None,
+           guide: Path | None = None, evaluator: Path | None = None, progress: Progress | None = None) -> DesignRun:
+    """Make ``n`` molecules that have the wanted properties.
+
+    Args:
+        targets: property -> value, a number in molflow's unit or text with a unit: ``{"gap": "0.18Ha"}``.
+            Properties and units are ``alpha`` Bohr³, ``gap`` ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K).
+        n: how many.
+        seed: drives everything; the same seed on the same machine gives the same molecules.
+        atoms: size of every molecule, hydrogens counted; by default drawn from p(size | targets) of the data.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        budget: what may be spent on a molecule.
+        generator, guide, evaluator: files of weights, by default the shipped ones.
+        progress: called as the work goes on.
+
+    Raises:
+        TargetError: unknown property, unit or value; ``n`` or ``atoms`` out of range.
+        WeightsError: weights missing or damaged.
+        DeviceError: CUDA asked for and missing.
+    """
+    wanted = check_targets(targets)
+    if n < 1:
+        raise TargetError(f"the number of molecules must be at least 1, got {n}")
+    flow = Generator.load(generator, device)
+    leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
+    sizes = choose_sizes(flow, n, seed, atoms, wanted)
+    problem = Problem(tuple(wanted), torch.tensor(list(wanted.values())).expand(n, -1), sizes)
+    begun = time.perf_counter()
+    found = solve(problem, flow, leader, budget, seed=seed, progress=progress)
+    seconds = time.perf_counter() - begun
+    judged = judge.predict(found.batch)
+
+    molecules = unbatch(found.batch)
+    for i, molecule in enumerate(molecules):
+        for name in PROPERTIES:
+            column = PROPERTIES.index(name)
+            if name in wanted:
+                molecule.properties[f"target_{name}"] = wanted[name]
+            molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
+            molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
+        molecule.properties["valid"] = int(molecule.is_valid)
+        molecule.properties["nfe"] = int(found.nfe[i])
+    settings = {"targets": wanted, "n": n, "seed": seed, "atoms": atoms, "device": str(flow.device),
+                "budget": vars(budget), "seconds": seconds,
+                "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
+    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges))
+
+
+def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,
+                 targets: dict[str, float] | None = None) -> np.ndarray:
+    """(n,) atom counts: all ``atoms``, or drawn as the data has them. Raises TargetError out of range."""
+    low, high = generator.prior.sizes[0], generator.prior.sizes[-1]
+    if atoms is None:
+        return generator.prior.draw_sizes(n, np.random.default_rng(seed), targets)
+    if not low <= atoms <= high:
+        raise TargetError(f"the model makes molecules of {low} to {high} atoms, not {atoms}")
+    return np.full(n, atoms)
+
+
+def sample(n: int, seed: int = 0, *, atoms: int | None = None, steps: int = STEPS, device: str = "auto",
+           generator: Path | None = None) -> list[Molecule]:
+    """Make ``n`` molecules as they come, without a target. Raises as ``design``."""
+    if n < 1 or steps < 1:
+        raise TargetError(f"the number of molecules and of steps must be at least 1, got {n} and {steps}")
+    flow = Generator.load(generator, device)
+    return unbatch(flow.sample(choose_sizes(flow, n, seed, atoms), seed=seed, steps=steps))

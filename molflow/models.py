@@ -1,0 +1,139 @@
+"""Trained models as one uses them: a generator that makes molecules, a predictor that reads their properties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molflow.data.prior import Prior
+from molflow.flow.solvers import integrate, time_grid
+from molflow.flow.source import Flow
+from molflow.flow.state import State
+from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.elements import QM9, Vocabulary
+from molflow.molecules.state import MoleculeSpace, centre, decode, encode
+from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
+from molflow.nn.velocity import MoleculeField, VelocityConfig, VelocityNetwork
+from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
+
+STEPS = 20
+"""Euler steps of a flow, and its NFE."""
+
+GRID_POWER = 1.3
+"""Steps get shorter towards the data, t = 1 - (1 - s)^power, where bond lengths are settled."""
+
+
+class DeviceError(ValueError):
+    """A device was asked for that is not there."""
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one. Raises DeviceError for one that is asked for and missing."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"unknown device {name!r}: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device is available here: use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained flow with the sizes it has seen."""
+
+    network: VelocityNetwork
+    prior: Prior
+    card: Card
+    path: Path
+    device: torch.device
+    vocabulary: Vocabulary = QM9
+
+    @classmethod
+    def load(cls, path: Path | None = None, device: str = "auto") -> Generator:
+        """The shipped generator, or the one at ``path``. Raises WeightsError, DeviceError."""
+        where = pick_device(device)
+        path = path or SHIPPED / "generator.safetensors"
+        card = read_card(path, "generator")
+        try:
+            network = VelocityNetwork(QM9, VelocityConfig(**card.network))
+            prior = Prior.from_json(card.prior or {})
+        except (TypeError, KeyError) as error:
+            raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
+        fill(network, path)
+        return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where)
+
+    def space(self, sizes: np.ndarray | Tensor) -> MoleculeSpace:
+        """Where the source points of molecules of these sizes (B,) live."""
+        counts = torch.as_tensor(sizes, device=self.device)
+        return MoleculeSpace(torch.arange(int(counts.max()), device=self.device) < counts[:, None], self.vocabulary)
+
+    def flow(self, space: MoleculeSpace, *, steps: int = STEPS, gradients: bool = False) -> Flow:
+        """x(0) -> x(1) for rows of ``space``; with ``gradients``, in memory that does not grow with the steps.
+
+        Without gradients the network runs in bfloat16, which halves the time; with them in float32, since a
+        line search needs values that are smooth at the size of its steps.
+        """
+        grid = time_grid(steps, power=GRID_POWER)
+
+        def run(x0: State, index: Tensor) -> State:
+            field = MoleculeField(self.network, space.mask[index])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=not gradients):
+                return integrate(field, x0, grid=grid, method="euler", checkpoint=gradients).state
+
+        return run
+
+    @torch.no_grad()
+    def sample(self, sizes: np.ndarray, *, seed: int = 0, steps: int = STEPS, chunk: int = 128) -> MoleculeBatch:
+        """One molecule of each size, (n,) atom counts. The draw of a molecule depends on seed, sizes and chunk."""
+        rng = torch.Generator().manual_seed(seed)
+        order = np.argsort(sizes, kind="stable")
+        made: list[MoleculeBatch] = []
+        for part in np.array_split(order, max(1, -(-len(order) // chunk))):
+            space = self.space(sizes[part])
+            state = self.flow(space, steps=steps)(space.noise(rng), torch.arange(len(part), device=self.device))
+            made.append(decode(state, space.mask, self.vocabulary).to("cpu"))
+        return MoleculeBatch.cat(made)[torch.from_numpy(np.argsort(order, kind="stable"))]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained property network: a guide or an evaluator."""
+
+    network: PropertyNetwork
+    card: Card
+    path: Path
+    device: torch.device
+    vocabulary: Vocabulary = QM9
+
+    @classmethod
+    def load(cls, path: Path | str = "evaluator", device: str = "auto") -> Predictor:
+        """A shipped one by name, ``guide`` or ``evaluator``, or the one at ``path``. Raises WeightsError."""
+        where = pick_device(device)
+        path = SHIPPED / f"{path}.safetensors" if path in ("guide", "evaluator") else Path(path)
+        card = read_card(path, "property")
+        try:
+            network = PropertyNetwork(len(QM9.elements), PropertyConfig(**card.network))
+        except TypeError as error:
+            raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
+        fill(network, path)
+        return cls(network.eval().requires_grad_(False).to(where), card, path, where)
+
+    def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
+        """Properties (B, 6) of soft molecules, differentiable; columns as ``molflow.nn.property.PROPERTIES``."""
+        return self.network(endpoint["positions"], endpoint["types"], mask)
+
+    @torch.no_grad()
+    def predict(self, batch: MoleculeBatch, chunk: int = 200) -> Tensor:
+        """Properties (B, 6) of decoded molecules, on the CPU. Raises ValueError for an element not in QM9."""
+        said = torch.empty(len(batch), len(PROPERTIES))
+        for part in batch.sizes.argsort().split(chunk):
+            some = batch[part]
+            width = int(some.sizes.max())
+            some = MoleculeBatch(some.positions[:, :width], some.numbers[:, :width], some.charges[:, :width],
+                                 some.bonds[:, :width, :width]).to(self.device)
+            types = encode(some, self.vocabulary)["types"].float()
+            said[part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
+        return said

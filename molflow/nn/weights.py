@@ -1,0 +1,77 @@
+"""Weights on disk: safetensors, which cannot run code, and a JSON card beside them that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+FORMAT = "molflow-weights-1"
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+class WeightsError(ValueError):
+    """A file of weights is missing, damaged, or of another model."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a file of weights is.
+
+    Attributes:
+        kind: ``generator`` or ``property``.
+        network: the network's settings.
+        training: data, part, molecules seen, command, commit, hours, hardware, seed.
+        metrics: what was measured of these weights, and on what.
+        prior: for a generator, ``molflow.data.prior.Prior`` of its training molecules.
+    """
+
+    kind: str
+    network: dict[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    prior: dict[str, Any] | None = None
+
+
+def save_weights(path: Path, network: nn.Module, card: Card) -> None:
+    """Write ``path`` (safetensors) and its card, ``path`` with suffix .json; each under another name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, card_part = path.with_suffix(".part"), path.with_suffix(".json.part")
+    save_file({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, part,
+              metadata={"format": FORMAT})
+    card_part.write_text(json.dumps({"format": FORMAT, **vars(card)}) + "\n")
+    os.replace(part, path)
+    os.replace(card_part, path.with_suffix(".json"))
+
+
+def read_card(path: Path, kind: str) -> Card:
+    """The card beside a file of weights. Raises WeightsError in one sentence."""
+    card = path.with_suffix(".json")
+    for file in (path, card):
+        if not file.is_file():
+            raise WeightsError(f"no weights at {path}: {file.name} is missing")
+    try:
+        values = json.loads(card.read_text())
+        if values.pop("format") != FORMAT:
+            raise WeightsError(f"{card} is not a molflow weights card")
+        read = Card(**values)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{card} is damaged ({error})") from None
+    if read.kind != kind:
+        raise WeightsError(f"{path} holds a {read.kind} model, not a {kind} model")
+    return read
+
+
+def fill(network: nn.Module, path: Path) -> None:
+    """Load weights into a network made from their card. Raises WeightsError in one sentence."""
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path} is damaged or does not fit its card ({reason})") from None
