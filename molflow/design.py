@@ -19,7 +19,7 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.stability import connected, molecules_stable, stable_by_bonds
 from molflow.molecules.state import decode
-from molflow.nn.property import PROPERTIES
+from molflow.nn.property import PROPERTIES, RESOLUTION
 from molflow.targets import TargetError, check_targets, warnings_for
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done."""
 
-# A miss as large as a good network's own error counts 1 in the loss, whatever the property's unit
-# (errors of the field's evaluators; EDM, arXiv 2203.17003).
-RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040}
 REACHED = 0.05
 """A sample stops once its loss is below this: a miss of a fifth of the resolution."""
 

@@ -50,8 +50,8 @@ def test_environment_yml_is_the_conda_form_of_pyproject(conda: dict) -> None:
     wanted = requirements() | requirements("train") | requirements("scatter")
     from_pip = {canonicalize_name(r.name): r.specifier
                 for entry in conda["dependencies"] if isinstance(entry, dict) for r in map(Requirement, entry["pip"])}
-    from_conda = {name: SpecifierSet(spec)
-                  for name, _, spec in (entry.partition(" ") for entry in conda["dependencies"] if isinstance(entry, str))}
+    specs = [entry.partition(" ") for entry in conda["dependencies"] if isinstance(entry, str)]
+    from_conda = {name: SpecifierSet(version) for name, _, version in specs}
 
     assert from_conda.pop("pip") == SpecifierSet(), "needed for the pip section"
     assert from_conda.pop("python") == SpecifierSet(PROJECT["requires-python"])
@@ -102,9 +102,10 @@ MAY_IMPORT = {
     "molecules": ["molecules", "flow.state"],
     "nn": ["nn", "molecules", "flow"],
     "data": ["data", "molecules", "flow"],
-    "training": ["training", "data", "nn", "molecules", "flow"],
+    "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
+    "provenance.py": [],
 }
-"""Package: the parts of molflow that it may import. Modules directly in molflow/ may import all but the shell."""
+"""Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "molflow")))
@@ -116,12 +117,12 @@ def test_arrows_go_one_way(path: Path) -> None:
         inside = name.removeprefix("molflow").lstrip(".")
         if path.name != "__main__.py":
             assert inside.split(".")[0] != "cli", f"{path} imports the shell"
-        if not package.endswith(".py"):
+        if package in MAY_IMPORT or not package.endswith(".py"):
             assert any(f"{inside}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[package]), f"{path}: {name}"
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -129,12 +130,15 @@ def python(code: str) -> str:
 def test_import_molflow_is_lazy() -> None:
     heavy = "torch", "torch_geometric", "e3nn", "rdkit", "ase", "pandas", "matplotlib", "scipy", "typer"
     assert python(f"import sys, molflow; print(*sorted(set({heavy}) & set(sys.modules)))") == ""
-    assert python("import molflow; print(molflow.__version__)") == PROJECT["version"]
+    version = python("import molflow; print(molflow.__version__)")
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_molflow_design_is_a_function_whatever_was_imported_before() -> None:
-    python("import molflow; assert callable(molflow.design); assert callable(molflow.design)")
-    python("import molflow.cli, molflow; assert callable(molflow.design)")
+    python("import molflow\n"
+           "assert callable(molflow.design) and callable(molflow.design)\n"
+           "import molflow.cli, molflow.models\n"
+           "assert callable(molflow.design)")
 
 
 def test_training_and_sampling_need_neither_rdkit_nor_ase() -> None:
@@ -170,7 +174,7 @@ class Project:
         self.python.chmod(0o755)
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([self.folder / "run", *command], capture_output=True, text=True, timeout=60, cwd="/",
+        return subprocess.run([self.folder / "run", *command], capture_output=True, text=True, timeout=600, cwd="/",
                               env=os.environ | {"PYTHON": str(self.python)} | environment)
 
     def log(self) -> list[str]:
@@ -223,7 +227,8 @@ def test_run_updates_when_pyproject_changes_and_starts_afresh_when_moved(project
 
 
 @pytest.mark.parametrize(("environment", "words"), [
-    ({"FAKE_OLD": "1"}, "too old"), ({"FAKE_BARE": "1"}, "no venv module"), ({"PYTHON": "no-such-python"}, "no python3"),
+    ({"FAKE_OLD": "1"}, "too old"), ({"FAKE_BARE": "1"}, "no venv module"),
+    ({"PYTHON": "no-such-python"}, "no no-such-python"),
 ])
 def test_run_says_in_one_line_what_python_lacks(project: Project, environment: dict[str, str], words: str) -> None:
     done = project.run("echo", "done", **environment)

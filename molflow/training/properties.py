@@ -10,13 +10,10 @@ from torch import Tensor, nn
 from molflow.data.store import MoleculeStore, qm9_split
 from molflow.molecules.elements import QM9
 from molflow.molecules.state import centre, encode
-from molflow.nn.property import PROPERTIES, PropertyNetwork
+from molflow.nn.property import PROPERTIES, RESOLUTION, PropertyNetwork
 from molflow.training.batches import Buckets
 from molflow.training.config import PropertyTraining
 from molflow.training.trainer import Batch
-
-# Errors of the field's evaluators (EDM, arXiv 2203.17003, table 3, last row), in our units.
-FLOOR = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040}
 
 
 @dataclass
@@ -54,7 +51,7 @@ class PropertyTask:
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean absolute error of each property over the field's own, averaged over the six."""
         error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
-        each = error.abs().mean(0) / error.new_tensor(list(FLOOR.values()))
+        each = error.abs().mean(0) / error.new_tensor(list(RESOLUTION.values()))
         return each.mean(), {}
 
     @torch.no_grad()

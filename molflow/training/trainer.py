@@ -69,15 +69,15 @@ def optimisers(network: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
 
 def is_hidden(name: str) -> bool:
     """Muon is for maps between hidden features, not for first and last layers."""
-    return name.startswith("layers.") and os.environ.get("NOMUON") is None
+    return name.startswith("layers.")
 
 
 def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "auto", devices: int = 1,
           stop_after: float = math.inf) -> dict[str, float]:
     """Train to the end of ``task.config.run`` or for ``stop_after`` seconds; returns the last validation.
 
-    ``out`` receives ``state.ckpt`` (to resume from), ``ema.pt``-free metrics as CSV and TensorBoard.
-    Each file is written under another name first.
+    ``out`` receives ``config.json``, ``state.ckpt`` (to resume from, every few minutes, written under another
+    name first), and the metrics as CSV and TensorBoard.
 
     Raises:
         FileExistsError: ``out`` holds a run and ``resume`` was not asked for.

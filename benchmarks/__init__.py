@@ -1,0 +1,11 @@
+"""What molflow achieves and what it costs: ``python -m benchmarks list`` and ``python -m benchmarks run NAME``.
+
+A benchmark is a module whose docstring's first line describes it, with two functions: ``run(*, seed, ...)`` returns
+its results as a plain dict, ``tables(results)`` shows them. The parameters of ``run`` are the options it takes.
+"""
+
+BENCHMARKS = {
+    "solver": "benchmarks.solver",
+    "qm9-unconditional": "benchmarks.qm9_unconditional",
+    "qm9-targets": "benchmarks.qm9_targets",
+}

@@ -1,0 +1,159 @@
+"""Running a benchmark and keeping what came out: JSON with the machine, the commit and the settings, and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.memory import peak_mb
+from molflow import provenance
+
+
+def check_free(out: Path, name: str, *, resume: bool, overwrite: bool) -> None:
+    """Raise FileExistsError where a result of this benchmark lies that must neither be replaced nor gone on with."""
+    taken = [path for path in (out / f"{name}.json", out / f"{name}.md", _parts_folder(out, name)) if path.exists()]
+    if taken and not (resume or overwrite):
+        raise FileExistsError(f"{taken[0]} exists: choose another --out, or give --overwrite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Parts of a benchmark, each written as soon as it is measured, so that a run can be cut short or shared.
+
+    Attributes:
+        folder: one JSON file a part.
+        settings: what a part must have been measured with to be taken for the same.
+        commit: of the code that measures now.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    commit: dict[str, Any]
+
+    def __call__(self, part: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The results of one part: those already there, else measured and written."""
+        if there := self.read(part):
+            return there
+        begun = time.perf_counter()
+        results = measure()
+        results["measured"] = {"machine": provenance.machine(), **self.commit,
+                               "seconds": round(time.perf_counter() - begun, 2)}
+        record = plain({"settings": self.settings, "results": results})
+        write(self.folder / f"{part}.json", json.dumps(record, indent=1) + "\n")
+        return record["results"]
+
+    def read(self, part: str) -> dict[str, Any] | None:
+        """What an earlier run, or another process, measured. Raises FileExistsError if with other settings."""
+        path = self.folder / f"{part}.json"
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text())
+        if record["settings"] != self.settings:
+            raise FileExistsError(f"{path} was measured with other settings: choose another --out, or give --overwrite")
+        return record["results"]
+
+
+def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *, resume: bool = False,
+            overwrite: bool = False) -> dict[str, Any]:
+    """Run ``module``, print its tables, write ``out``/NAME.json and .md, and return the record."""
+    check_free(out, name, resume=resume, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    if overwrite and _parts_folder(out, name).exists():
+        shutil.rmtree(_parts_folder(out, name))
+    revision = _commit()  # of the code as it was loaded, not as it is hours later
+    parameters = inspect.signature(module.run).parameters
+    settings = {key: options.get(key, parameter.default) for key, parameter in parameters.items() if key != "parts"}
+    shown = {key: value for key, value in settings.items() if key != "seed"}
+    if "weights" in shown:
+        shown["weights"] = _fingerprints(shown["weights"])
+    if "parts" in parameters:
+        # which properties are measured says nothing about how
+        same = plain({key: value for key, value in {**shown, "seed": settings["seed"]}.items() if key != "properties"})
+        settings["parts"] = Parts(_parts_folder(out, name), same, revision)
+
+    begun = time.perf_counter()
+    results = module.run(**settings)
+    record = plain({
+        "name": name,
+        "machine": provenance.machine(),
+        **revision,
+        "seed": settings["seed"],
+        "settings": shown,
+        "seconds": round(time.perf_counter() - begun, 2),
+        "peak_memory_mb": round(peak_mb(), 1),
+        "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1) if torch.cuda.is_available() else None,
+        "results": results,
+    })
+    tables = module.tables(record["results"])
+    write(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    write(out / f"{name}.md", "\n\n".join([_headline(record), *(table.markdown() for table in tables)]) + "\n")
+    console = Console()
+    for table in tables:
+        console.print(table.rich())
+    console.print(f"written to {out / name}.json and .md")
+    return record
+
+
+def write(path: Path, text: str) -> None:
+    """Under another name first, so that nobody meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: dataclasses as dicts, tuples as lists, None for a number that is not finite."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _parts_folder(out: Path, name: str) -> Path:
+    return out / f"{name}.parts"
+
+
+def _commit() -> dict[str, Any]:
+    described = provenance.commit()
+    return {"commit": described and described.rstrip("+"), "dirty": described and described.endswith("+")}
+
+
+def _fingerprints(folder: Path) -> dict[str, str]:
+    """Start of the SHA-256 of every file of weights: their content, whatever the folder is called."""
+    digests = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digests
+
+
+def _headline(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    commit = f"{record['commit']}{' with changes' if record['dirty'] else ''}"
+    return (f"# {record['name']}\n\n"
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['memory_gb']} GB, "
+            f"GPU: {machine['gpu'] or 'none'}, torch {machine['torch']}; commit {commit}; "
+            f"seed {record['seed']}; {record['seconds']:.0f} s, {record['peak_memory_mb']:.0f} MB at most.\n\n"
+            f"Settings: `{json.dumps(record['settings'])}`")

@@ -1,0 +1,48 @@
+"""A table that can be printed and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column heads and rows of text; ``note`` stands below."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def rich(self) -> RichTable:
+        table = RichTable(title=self.title, caption=self.note or None, title_justify="left", caption_justify="left")
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cells) + " |"
+
+        rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
+        lines = [f"**{self.title}**", "", line(self.columns), rule, *map(line, self.rows)]
+        return "\n".join(lines + (["", self.note] if self.note else []))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """So many significant digits; a dash where there is no number."""
+    if value is None:
+        return "–"
+    if 10**digits <= abs(value) < 1e9:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction of 1 in per cent."""
+    return "–" if fraction is None else f"{100 * fraction:.1f}"

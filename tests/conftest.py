@@ -1,0 +1,35 @@
+"""Small networks with random weights, saved as real weights are: for tests of everything around the networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.data.prior import BINS, Prior
+from molflow.molecules.elements import QM9
+from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
+from molflow.nn.velocity import VelocityConfig, VelocityNetwork
+from molflow.nn.weights import Card, save_weights
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of an untrained generator, guide and evaluator, a hundred times smaller than the shipped ones."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    flow = VelocityConfig(layers=2, scalars=16, vectors=8, pairs=8, messages=8, heads=2, radial=8)
+    reader = PropertyConfig(layers=1, scalars=16, density=8, vectors=8, tensors=4)
+    rng = np.random.default_rng(0)
+    sizes = (5, 8, 9)
+    joint = {name: rng.integers(0, 5, (len(sizes), BINS)).tolist() for name in PROPERTIES}
+    prior = Prior(sizes, (10, 20, 30), dict.fromkeys(PROPERTIES, (-10.0, 10.0)), joint)
+    paths = {name: folder / f"{name}.safetensors" for name in ("generator", "guide", "evaluator")}
+    save_weights(paths["generator"], VelocityNetwork(QM9, flow),
+                 Card("generator", dataclasses.asdict(flow), prior=prior.to_json()))
+    for name in ("guide", "evaluator"):
+        save_weights(paths[name], PropertyNetwork(5, reader), Card("property", dataclasses.asdict(reader)))
+    return paths

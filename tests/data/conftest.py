@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import settings
+
+from molflow.data.store import MoleculeStore
+from molflow.molecules.convert import Molecule
+from molflow.molecules.io import read_sdf
+
+# Time limits on single examples would only measure how busy the machine is.
+settings.register_profile("molflow", deadline=None)
+settings.load_profile("molflow")
+
+
+@pytest.fixture(scope="session")
+def qm9() -> list[Molecule]:
+    molecules, skipped = read_sdf(Path(__file__).parents[1] / "molecules" / "qm9_sample.sdf")
+    assert len(molecules) == 61 and not skipped
+    return molecules
+
+
+@pytest.fixture(scope="session")
+def store(qm9: list[Molecule]) -> MoleculeStore:
+    """The 61 molecules as a data set; number 7 has lost its bonds, as an inconsistent one does."""
+    pairs = [np.argwhere(np.triu(m.bonds)) for m in qm9]
+    pairs[7] = pairs[7][:0]
+    return MoleculeStore(
+        positions=torch.from_numpy(np.concatenate([m.positions for m in qm9])).float(),
+        numbers=torch.from_numpy(np.concatenate([m.numbers for m in qm9])).to(torch.uint8),
+        charges=torch.from_numpy(np.concatenate([m.charges for m in qm9])).to(torch.int8),
+        atom_ptr=torch.tensor(np.cumsum([0] + [len(m.numbers) for m in qm9])),
+        bond_index=torch.from_numpy(np.ascontiguousarray(np.concatenate(pairs))).to(torch.uint8),
+        bond_order=torch.from_numpy(
+            np.concatenate([m.bonds[p[:, 0], p[:, 1]] for m, p in zip(qm9, pairs, strict=True)])
+        ).to(torch.uint8),
+        bond_ptr=torch.tensor(np.cumsum([0] + [len(p) for p in pairs])),
+        properties=torch.tensor([[m.properties["gap"], len(m.numbers)] for m in qm9]),
+        index=torch.arange(100, 161, dtype=torch.int32),
+        bonded=torch.arange(61) != 7,
+        names=("gap", "size"),
+        units=("eV", ""),
+        source="61 molecules of QM9, π for a letter that is not ASCII",
+    )
+
+
+@pytest.fixture(scope="session")
+def table() -> dict[str, pd.DataFrame]:
+    """The first 30 rows of each part of the installed qm9pack, all columns, and of the first 300 of the first part
+    those that have numbers such as 5.*^-6."""
+    spec = importlib.util.find_spec("qm9pack")
+    assert spec is not None and spec.origin is not None, "the extra `train` (package qm9pack) is not installed"
+    folder = Path(spec.origin).parent / "data"
+    parts = ("qm9_part1.csv", "qm9_part2.csv", "qm9_part3.csv")
+    tables = {name: pd.read_csv(folder / name, nrows=30) for name in parts}
+    first = pd.read_csv(folder / parts[0], nrows=300)
+    exotic = first.iloc[30:][lambda rows: rows.XYZ_Ang.str.contains("*^", regex=False)]
+    return {**tables, parts[0]: pd.concat([tables[parts[0]], exotic])}

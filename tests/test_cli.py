@@ -1,0 +1,136 @@
+"""The real command, in a process of its own, as a user would meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rdkit import Chem
+
+REAL = Path(__file__).parent / "molecules" / "qm9_sample.sdf"
+
+
+def molflow(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "molflow.cli", *map(str, arguments)], capture_output=True, text=True,
+                          cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, check=False)
+
+
+def models(weights: dict[str, Path]) -> list[object]:
+    return [part for name, path in weights.items() for part in (f"--{name}", path)]
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str, status: int = 2) -> None:
+    """One clear sentence on stderr, no traceback, the right exit status."""
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_design_writes_everything_and_can_be_repeated(tiny_weights, tmp_path):
+    def command(out):
+        return molflow("design", "--target", "gap=5.0eV", "--target", "mu=1", "-n", 2, "--seed", 3, "--draws", 2,
+                       "--evals", 2, "--device", "cpu", "--out", out, *models(tiny_weights))
+
+    first = command(tmp_path / "a")
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "a"
+    assert {p.name for p in folder.iterdir()} == {"molecules.sdf", "results.csv", "run.json", "molecules.png",
+                                                  "optimisation.png"}
+    table = pd.read_csv(folder / "results.csv")
+    assert len(table) == 2 and list(table["target_gap"]) == [5.0, 5.0]
+    records = list(Chem.SDMolSupplier(str(folder / "molecules.sdf"), sanitize=False, removeHs=False))
+    assert len(records) == 2
+    for record, gap in zip(records, table["evaluator_gap"], strict=True):
+        assert float(record.GetProp("evaluator_gap")) == pytest.approx(gap, rel=1e-4)
+    assert json.loads((folder / "run.json").read_text())["settings"]["seed"] == 3
+    assert "gap" in first.stdout
+
+    assert command(tmp_path / "b").returncode == 0
+    assert (tmp_path / "b" / "molecules.sdf").read_text() == (folder / "molecules.sdf").read_text()
+
+    refused(command(folder), "overwrite")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--target", "colour=1"], ["colour", "alpha"]),
+    (["--target", "gap=5.0D"], ["unit", "eV"]),
+    (["--target", "gap"], ["property=value"]),
+    (["--target", "gap=5", "-n", "0"], ["at least 1"]),
+    (["--target", "gap=5", "--atoms", "99"], ["5 to 9", "99"]),
+    (["--target", "gap=5", "--draws", "0"], ["--draws"]),
+    (["--target", "gap=5", "--device", "tpu"], ["tpu"]),
+])
+def test_bad_input_to_design(tiny_weights, tmp_path, arguments, words):
+    out = tmp_path / "out"
+    refused(molflow("design", *arguments, "--out", out, *models(tiny_weights)), *words)
+    assert not out.exists()
+
+
+def test_a_target_outside_what_was_seen_warns_and_goes_on(tiny_weights, tmp_path):
+    result = molflow("design", "--target", "gap=40", "-n", 1, "--draws", 1, "--evals", 0, "--out", tmp_path / "o",
+                     *models(tiny_weights))
+    assert result.returncode == 0
+    assert "warning" in result.stderr and "outside" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", None])
+def test_damaged_weights(tiny_weights, tmp_path, content):
+    bad = tmp_path / "generator.safetensors"
+    whole = tiny_weights["generator"].read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    bad.with_suffix(".json").write_bytes(tiny_weights["generator"].with_suffix(".json").read_bytes())
+    refused(molflow("sample", "-n", 1, "--out", tmp_path / "x.sdf", "--generator", bad), "generator.safetensors")
+    refused(molflow("sample", "-n", 1, "--out", tmp_path / "x.sdf", "--generator", tmp_path / "none.safetensors"),
+            "none.safetensors")
+    refused(molflow("sample", "-n", 1, "--out", tmp_path / "x.sdf", "--generator", tiny_weights["guide"]), "property")
+    assert not (tmp_path / "x.sdf").exists()
+
+
+def test_sample_predict_evaluate(tiny_weights, tmp_path):
+    out = tmp_path / "s.sdf"
+    assert molflow("sample", "-n", 3, "--atoms", 5, "--out", out, "--generator", tiny_weights["generator"]
+                   ).returncode == 0
+    refused(molflow("sample", "-n", 3, "--out", out, "--generator", tiny_weights["generator"]), "overwrite")
+
+    predicted = molflow("predict", REAL, "--model", tiny_weights["guide"])
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(predicted.stdout.splitlines()) == 62
+
+    judged = molflow("evaluate", REAL, "--json")
+    assert judged.returncode == 0, judged.stderr
+    figures = json.loads(judged.stdout)
+    assert figures["n"] == 61 and figures["valid"] == 1.0
+
+
+def test_broken_records_are_skipped_counted_and_named(tmp_path):
+    records = REAL.read_text().split("$$$$\n")
+    records[1] = records[1].replace("V2000", "V9999")
+    broken = tmp_path / "broken.sdf"
+    broken.write_text("$$$$\n".join(records))
+    result = molflow("evaluate", broken, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["n"] == 60
+    assert "skipped record 2" in result.stderr and "1 of 61" in result.stderr
+
+    (tmp_path / "no.sdf").write_text("this is not a molecule file\n")
+    refused(molflow("evaluate", tmp_path / "no.sdf"), "no.sdf")
+    refused(molflow("predict", tmp_path / "missing.sdf"), "missing.sdf")
+
+
+def test_data_and_training_say_what_is_missing(tmp_path):
+    refused(molflow("data", "prepare", "qm7"), "qm9")
+    refused(molflow("data", "prepare", "qm9", "--source", tmp_path, "--out", tmp_path / "q.safetensors"), "qm9_part1")
+    refused(molflow("train", "generator", "--data", tmp_path / "q.safetensors", "--out", tmp_path / "run"), "prepare")
+    (tmp_path / "c.toml").write_text("[run]\nspeed = 3\n")
+    refused(molflow("train", "property", "--config", tmp_path / "c.toml", "--out", tmp_path / "run"), "run.speed")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.toml"]
+
+
+def test_an_unknown_command_is_a_usage_error():
+    refused(molflow("fly"), "fly")

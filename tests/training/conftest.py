@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from molflow.data.store import MoleculeStore
+from molflow.molecules.convert import Molecule
+from molflow.molecules.io import read_sdf
+
+# Time limits on single examples would only measure how busy the machine is.
+settings.register_profile("molflow", deadline=None)
+settings.load_profile("molflow")
+
+
+@pytest.fixture(scope="session")
+def qm9() -> list[Molecule]:
+    molecules, skipped = read_sdf(Path(__file__).parents[1] / "molecules" / "qm9_sample.sdf")
+    assert len(molecules) == 61 and not skipped
+    return molecules
+
+
+@pytest.fixture(scope="session")
+def store(qm9: list[Molecule]) -> MoleculeStore:
+    """The 61 molecules as a data set; number 7 without bonds. The gap is real, the other properties are functions
+    of composition and shape, of about the size and spread that QM9 has."""
+    pairs = [np.argwhere(np.triu(m.bonds)) for m in qm9]
+    pairs[7] = pairs[7][:0]
+    values = []
+    for m in qm9:
+        radius = np.sqrt(((m.positions - m.positions.mean(0)) ** 2).sum(1).mean())
+        gap, homo = float(m.properties["gap"]), -6.5 + 0.1 * radius
+        values.append([5.0 * (m.numbers > 1).sum() + 2.5 * (m.numbers == 1).sum() + radius, gap, homo, homo + gap,
+                       radius, 2.0 * len(m.numbers) - radius])
+    return MoleculeStore(
+        positions=torch.from_numpy(np.concatenate([m.positions for m in qm9])).float(),
+        numbers=torch.from_numpy(np.concatenate([m.numbers for m in qm9])).to(torch.uint8),
+        charges=torch.from_numpy(np.concatenate([m.charges for m in qm9])).to(torch.int8),
+        atom_ptr=torch.tensor(np.cumsum([0] + [len(m.numbers) for m in qm9])),
+        bond_index=torch.from_numpy(np.ascontiguousarray(np.concatenate(pairs))).to(torch.uint8),
+        bond_order=torch.from_numpy(
+            np.concatenate([m.bonds[p[:, 0], p[:, 1]] for m, p in zip(qm9, pairs, strict=True)])
+        ).to(torch.uint8),
+        bond_ptr=torch.tensor(np.cumsum([0] + [len(p) for p in pairs])),
+        properties=torch.tensor(np.array(values), dtype=torch.float32),
+        index=torch.arange(61, dtype=torch.int32),
+        bonded=torch.arange(61) != 7,
+        names=("alpha", "gap", "homo", "lumo", "mu", "cv"),
+        units=("Bohr^3", "eV", "eV", "eV", "D", "cal/(mol K)"),
+        source="61 molecules of QM9, properties made up but for the gap",
+    )
+
+
+@pytest.fixture
+def small_split(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """A split of the 61 molecules in place of that of QM9's 130,831: data, not what is tested."""
+    from molflow.training import generator, properties
+
+    split = {"train": np.arange(40), "half_a": np.arange(20), "half_b": np.arange(20, 40),
+             "valid": np.arange(40, 61), "test": np.arange(0)}
+    for module in (generator, properties):
+        monkeypatch.setattr(module, "qm9_split", lambda: split)
+    return split
