@@ -19,7 +19,7 @@ from benchmarks.record import Parts
 from benchmarks.tables import Table, number, percent
 from molflow.cli import live
 from molflow.data.store import qm9_split
-from molflow.design import Budget, Problem, solve
+from molflow.designer import Budget, Problem, solve
 from molflow.models import Generator, Predictor
 from molflow.molecules import metrics
 from molflow.molecules.convert import unbatch

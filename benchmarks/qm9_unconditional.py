@@ -12,7 +12,7 @@ from benchmarks.data import MISSING, load_qm9, qm9_path, smiles_of
 from benchmarks.published import UNCONDITIONAL
 from benchmarks.tables import Table, number, percent
 from molflow.data.store import qm9_split
-from molflow.design import choose_sizes
+from molflow.designer import choose_sizes
 from molflow.models import STEPS, Generator
 from molflow.molecules import metrics
 from molflow.molecules.convert import unbatch

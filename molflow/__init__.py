@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molflow.design import Budget, DesignRun, design, sample
+    from molflow.designer import Budget, DesignRun, design, sample
     from molflow.grade import evaluate, predict
 
 __version__ = "0.1.0"
 __all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "predict", "sample"]
 
-_HOME = {"Budget": "design", "DesignRun": "design", "design": "design", "sample": "design",
+_HOME = {"Budget": "designer", "DesignRun": "designer", "design": "designer", "sample": "designer",
          "evaluate": "grade", "predict": "grade"}
 
 

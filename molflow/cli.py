@@ -82,8 +82,8 @@ def design(
     from rich.console import Console
 
     from molflow import report
-    from molflow.design import Budget
-    from molflow.design import design as run_design
+    from molflow.designer import Budget
+    from molflow.designer import design as run_design
     from molflow.targets import parse_targets
 
     report.check_folder(out, overwrite)
@@ -112,7 +112,7 @@ def sample(
     overwrite: Overwrite = False,
 ) -> None:
     """Make molecules as they come, without a target."""
-    from molflow.design import sample as run_sample
+    from molflow.designer import sample as run_sample
     from molflow.molecules.io import write_sdf
 
     if out.exists() and not overwrite:

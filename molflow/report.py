@@ -8,8 +8,6 @@ import json
 import math
 import os
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 
 from molflow import __version__, provenance
@@ -29,27 +26,21 @@ from molflow.nn.property import UNITS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
     from rich.console import Group
 
-    from molflow.design import DesignRun
+    from molflow.designer import DesignRun
 
 FORMAT = "molflow-run-1"
-SHOWN = 48
-"""Molecules in the grid of structures, at most."""
-
-_CELL = 260, 190  # pixels of one structure
-_LINE = 18  # pixels of a line of text below it
-_DPI = 100
+SHOWN = 48  # molecules in the grid of structures, at most
+_CELL, _LINE, _DPI = (260, 190), 18, 100  # pixels of a structure, of a line of text below it, of an inch
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Raise FileExistsError where ``save`` could not put its folder. With ``overwrite`` an older run may stand there,
-    and nothing else: what molflow has not written it does not delete.
+    """See that ``save`` can put its folder there. ``overwrite`` replaces an older run and nothing else.
 
     Raises:
-        FileExistsError: see above.
-        NotADirectoryError, PermissionError: nothing can be written beside ``folder``.
+        FileExistsError: something stands there that may not be replaced.
+        NotADirectoryError: nothing can be written beside ``folder``.
     """
     resolved = folder.resolve()
     if os.path.lexists(resolved):
@@ -61,10 +52,8 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         if resolved.is_mount() or Path.cwd().is_relative_to(resolved):
             raise FileExistsError(f"{folder} cannot be replaced while it is in use: name a folder inside it")
     above = next(parent for parent in resolved.parents if os.path.lexists(parent))
-    if not above.is_dir():
-        raise NotADirectoryError(f"{folder} cannot be made: {above} is not a folder")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder} cannot be made: {above} is read-only")
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise NotADirectoryError(f"{folder} cannot be made: {above} is not a folder that can be written to")
 
 
 def _is_run(folder: Path) -> bool:
@@ -80,6 +69,8 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
     The folder appears when all of it is written, and an older run goes only then. Raises as ``check_folder``, and
     ValueError as ``write_sdf``.
     """
+    from matplotlib import style
+
     check_folder(folder, overwrite)
     target = folder.resolve()  # a link to a folder stays one
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,9 +79,9 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
         new.mkdir()
         write_sdf(new / "molecules.sdf", run.molecules)
         run.table.to_csv(new / "results.csv", index=False)
-        (new / "run.json").write_text(json.dumps(record(run), indent=1, ensure_ascii=False, default=_plain) + "\n",
-                                      encoding="utf-8")
-        with _drawing():
+        text = json.dumps(record(run), indent=1, default=lambda number: number.item())  # NumPy's numbers
+        (new / "run.json").write_text(text + "\n")
+        with style.context("default"):  # whatever the user has set
             draw_molecules(run).savefig(new / "molecules.png", dpi=_DPI)
             draw_optimisation(run).savefig(new / "optimisation.png", dpi=150)
         check_folder(folder, overwrite)  # somebody may have been quicker
@@ -106,110 +97,86 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
 
 def record(run: DesignRun) -> dict[str, Any]:
     """All that is needed to repeat the run and to trust it, for ``run.json``."""
-    weights = {role: {"file": Path(path).name, "sha256": _sha256(Path(path))}
-               for role, path in run.settings.get("weights", {}).items()}
-    return {"format": FORMAT, "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": {**run.settings, "weights": weights},
+    weights = {role: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+               for role, path in run.settings["weights"].items()}
+    return {"format": FORMAT, "time": datetime.now(UTC).isoformat(timespec="seconds"), "molflow": __version__,
+            "commit": provenance.commit(), "settings": {**run.settings, "weights": weights},
             "units": {name: UNITS[name] for name in run.targets}, "warnings": run.warnings,
-            "molflow": __version__, "commit": provenance.commit(), "rdkit": rdBase.rdkitVersion,
-            "machine": provenance.machine()}
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # moved since: no reason to lose the run
-        return None
-
-
-def _plain(value: object) -> object:
-    return value.name if isinstance(value, Path) else np.asarray(value).tolist()
+            "machine": {**provenance.machine(), "rdkit": rdBase.rdkitVersion}}
 
 
 def summary(run: DesignRun) -> Group:
-    """The table printed at the end. Means are over all molecules, the broken ones included.
-
-    `unique` counts distinct SMILES of valid molecules.
-    """
+    """The table printed at the end. Means include broken molecules; unique counts SMILES of valid ones."""
     from rich.console import Group
     from rich.table import Table
 
     n = len(run.molecules)
     table = Table("property", "target", "achieved\nby evaluator", "mean miss\nby evaluator", "mean miss\nby guide")
+    unread = 0
     for name, target in run.targets.items():
-        judged, guided = _column(run, f"evaluator_{name}"), _column(run, f"guide_{name}")
+        judged, guided = (_finite(_column(run, f"{who}_{name}")) for who in ("evaluator", "guide"))
+        unread = max(unread, n - len(judged))
         spread = f" ± {judged.std(ddof=1):.3f}" if len(judged) > 1 else ""
-        table.add_row(name, f"{target:.3f} {_unit(name)}", f"{_mean(judged):.3f}{spread}",
-                      f"{_mean(abs(judged - target)):.3f}", f"{_mean(abs(guided - target)):.3f}")
+        table.add_row(name, f"{target:.3f} {_unit(name)}", f"{_mean(judged)}{spread}", _mean(abs(judged - target)),
+                      _mean(abs(guided - target)))
     valid = [molecule.smiles for molecule in run.molecules if molecule.is_valid]
-    unread = n - min((len(_column(run, f"evaluator_{name}")) for name in run.targets), default=n)
-    line = (f"valid {len(valid)}/{n}, unique {len(set(valid))}/{n}, {_mean(_column(run, 'nfe')):.0f} NFE a molecule, "
-            f"{run.settings.get('seconds', math.nan):.0f} s")
+    notes = [f"valid {len(valid)}/{n}, unique {len(set(valid))}/{n}, {_column(run, 'nfe').mean():.0f} NFE a molecule, "
+             f"{run.settings['seconds']:.0f} s"]
     if unread:
-        line += f"; {unread} too broken for a value, not in the means"
-    return Group(table, line)
+        notes.append(f"{unread} too broken to have values: not in the means")
+    return Group(table, *notes)
+
+
+def _mean(values: NDArray[np.float64]) -> str:
+    return f"{values.mean():.3f}" if len(values) else "none"
+
+
+def _value(molecule: Molecule, key: str) -> float:
+    return float(molecule.properties.get(key, math.nan))
 
 
 def _column(run: DesignRun, key: str) -> NDArray[np.float64]:
-    """The finite values of a property: a diverged molecule has none."""
-    values = np.array([molecule.properties.get(key, math.nan) for molecule in run.molecules], dtype=float)
+    return np.array([_value(molecule, key) for molecule in run.molecules])
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else math.nan
 
 
 def _unit(name: str) -> str:
     return UNITS[name].replace("^3", "³")
 
 
-@contextmanager
-def _drawing() -> Iterator[None]:
-    """Matplotlib as it comes, whatever the user's own settings are."""
-    from matplotlib import style
-
-    with style.context("default"):
-        yield
-
-
 def draw_molecules(run: DesignRun) -> Figure:
     """Grid of the first ``SHOWN`` structures, hydrogens of valid ones implied, with the evaluator's values."""
-    import matplotlib.image
     from matplotlib.figure import Figure
+    from matplotlib.image import imread
 
-    shown = run.molecules[:SHOWN]
-    columns = min(max(math.ceil(math.sqrt(len(shown))), 1), 6)
-    rows = math.ceil(len(shown) / columns)
+    n, shown = len(run.molecules), run.molecules[:SHOWN]
+    columns = min(math.ceil(math.sqrt(len(shown))), 6)
     lines = 1 + any(molecule.fault for molecule in shown) + len(run.targets)
     (wide, high), top = _CELL, 3 * _LINE
     pitch = high + (lines + 1) * _LINE
-    width, height = max(columns, 2) * wide, rows * pitch + top  # the title needs two
+    width, height = max(columns, 2) * wide, math.ceil(len(shown) / columns) * pitch + top  # the title needs two
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
 
-    def write(x: float, y: float, text: str, points: float = 9, colour: str = "black") -> None:
-        """Pixels from the upper left corner."""
+    def write(x: float, y: float, text: str, colour: str = "black", points: int = 9) -> None:  # pixels from upper left
         figure.text(x / width, 1 - y / height, text, ha="center", va="top", fontsize=points, color=colour)
 
-    what = f"first {len(shown)} of {len(run.molecules)} molecules"
-    what = what if len(shown) < len(run.molecules) else f"{len(shown)} molecule{'s' * (len(shown) != 1)}"
+    what = f"first {SHOWN} of {n} molecules" if n > SHOWN else f"{n} molecule{'s' * (n != 1)}"
     write(width / 2, 12, f"{what}, evaluator's value (target)", points=12)
     for i, molecule in enumerate(shown):
         left, above = (width - columns * wide) // 2 + i % columns * wide, top + i // columns * pitch
-        picture = _structure(molecule)
-        if picture is not None:
-            pixels = matplotlib.image.imread(io.BytesIO(picture))
-            figure.figimage(pixels, left, height - above - high)  # counted from below
+        centre, below, colour = left + wide / 2, above + high, "firebrick" if molecule.fault else "black"
+        if (picture := _structure(molecule)) is not None:
+            figure.figimage(imread(io.BytesIO(picture)), left, height - below)
         else:
-            write(left + wide / 2, above + high / 2, "cannot be drawn", colour="grey")
-        name = f"{i + 1}: {molecule.fault}" if molecule.fault else str(i + 1)
-        said = textwrap.wrap(name, 38, max_lines=2, placeholder=" …")
-        for row, text in enumerate(said):
-            write(left + wide / 2, above + high + row * _LINE, text, colour="firebrick" if molecule.fault else "black")
-        for row, (prop, target) in enumerate(run.targets.items(), start=len(said)):
-            value = float(molecule.properties.get(f"evaluator_{prop}", math.nan))
-            write(left + wide / 2, above + high + row * _LINE, f"{prop} {value:.2f} ({target:.2f}) {_unit(prop)}")
+            write(centre, above + high / 2, "cannot be drawn", "grey")
+        title = textwrap.wrap(f"{i + 1}: {molecule.fault}".rstrip(": "), 38, max_lines=2, placeholder=" …")
+        values = [f"{name} {_value(molecule, f'evaluator_{name}'):.2f} ({target:.2f}) {_unit(name)}"
+                  for name, target in run.targets.items()]
+        for row, text in enumerate(title + values):
+            write(centre, below + row * _LINE, text, colour if row < len(title) else "black")
     return figure
 
 
@@ -222,15 +189,11 @@ def _structure(molecule: Molecule) -> bytes | None:
             if sanitised is not None:
                 Chem.AssignStereochemistryFrom3D(sanitised)
                 mol = Chem.RemoveHs(sanitised)
-            mol.UpdatePropertyCache(strict=False)
-            Chem.FastFindRings(mol)
-            rdDepictor.Compute2DCoords(mol)
-            if sanitised is not None:
-                mol = rdMolDraw2D.PrepareMolForDrawing(mol)
             canvas = rdMolDraw2D.MolDraw2DCairo(*_CELL)
             canvas.drawOptions().prepareMolsBeforeDrawing = False
             canvas.drawOptions().fixedBondLength = 35
-            canvas.DrawMolecule(mol)
+            sound = sanitised is not None
+            canvas.DrawMolecule(rdMolDraw2D.PrepareMolForDrawing(mol, sound, sound, sound, forceCoords=True))
             canvas.FinishDrawing()
             return canvas.GetDrawingText()
         except (ValueError, RuntimeError, Chem.MolSanitizeException):
@@ -241,14 +204,12 @@ def draw_optimisation(run: DesignRun) -> Figure:
     """Left: the loss of every molecule over the descent. Right: a row for each target, where every molecule ended."""
     from matplotlib.figure import Figure
 
-    rows = len(run.targets)
-    figure = Figure(figsize=(11, max(4.5, 1 + 2 * rows)), layout="constrained")
-    grid = figure.add_gridspec(rows, 2, width_ratios=(1, 1.3))
-    left, right = figure.add_subplot(grid[:, 0]), [figure.add_subplot(grid[row, 1]) for row in range(rows)]
-    _draw_losses(left, run.history)
-    for name, axes in zip(run.targets, right, strict=True):
-        _draw_values(axes, run, name)
-    for axes in (left, right[0]):
+    figure = Figure(figsize=(11, max(4.5, 1 + 2 * len(run.targets))), layout="constrained")
+    grid = figure.add_gridspec(len(run.targets), 2, width_ratios=(1, 1.3))
+    _draw_losses(figure.add_subplot(grid[:, 0]), run.history)
+    for row, name in enumerate(run.targets):
+        _draw_values(figure.add_subplot(grid[row, 1]), run, name)
+    for axes in figure.axes[:2]:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
     return figure
 
@@ -258,37 +219,30 @@ def _draw_losses(axes: Axes, history: NDArray[np.float64]) -> None:
     finite = np.where(np.isfinite(history), np.maximum(history, 1e-9), np.nan)
     middle = np.median(np.where(np.isnan(finite), np.inf, finite), axis=1)
     middle[np.isinf(middle)] = np.nan
-    rounds = np.arange(len(history))
-    lines = axes.plot(rounds, finite, color="tab:blue", alpha=min(0.6, 0.1 + 10 / history.shape[1]), lw=1, marker=".")
+    alpha = min(0.6, 0.1 + 10 / history.shape[1])
+    lines = axes.plot(finite, color="tab:blue", alpha=alpha, lw=1, marker=".", ms=4)
     never = np.isnan(finite).all(0).sum()
     lines[0].set_label("a molecule" + (f" ({never} never whole, without a loss)" if never else ""))
-    axes.plot(rounds, middle, color="black", lw=2.5, marker="o", ms=4, label="median")
-    if np.isfinite(finite).any():
-        axes.set_yscale("log")
-    axes.xaxis.set_major_locator(_integers())
+    axes.plot(middle, color="black", lw=2.5, marker="o", ms=4, label="median")
+    axes.set_yscale("log")
+    axes.locator_params("x", integer=True, min_n_ticks=1)
     axes.set(xlim=(-0.5, len(history) - 0.5), xlabel="round of the descent (0: best of the draws)",
              ylabel="lowest loss so far, by the guide\nΣ (miss / resolution)²")
 
 
 def _draw_values(axes: Axes, run: DesignRun, name: str) -> None:
     target, number = run.targets[name], np.arange(1, len(run.molecules) + 1)
-    guide, judged = (np.array([float(m.properties.get(f"{who}_{name}", math.nan)) for m in run.molecules])
-                     for who in ("guide", "evaluator"))
-    valid = np.array([m.is_valid for m in run.molecules], dtype=bool)
-    if np.isfinite(judged[valid]).any():  # what a broken molecule is said to have may be anywhere
-        reach = 2 * np.nanmax(abs(judged[valid] - target)) + 1e-3
+    guide, judged = _column(run, f"guide_{name}"), _column(run, f"evaluator_{name}")
+    valid = np.array([molecule.is_valid for molecule in run.molecules])
+    misses = _finite(np.abs(np.append(guide[valid], judged[valid]) - target))
+    if len(misses):  # what the networks say of a broken molecule may lie anywhere
+        reach = 2 * misses.max() + 1e-3
         guide, judged = guide.clip(target - reach, target + reach), judged.clip(target - reach, target + reach)
     axes.axvline(target, color="firebrick", lw=1.5, zorder=0, label="target")
     axes.scatter(guide, number, marker="|", s=30, color="dimgrey", lw=1.2, label="guide")
     axes.scatter(judged[valid], number[valid], s=16, color="tab:blue", label="evaluator")
     if not valid.all():
         axes.scatter(judged[~valid], number[~valid], s=22, marker="x", color="darkorange", lw=1.2,
-                     label="evaluator, not valid (far ones at the edge)")
-    axes.yaxis.set_major_locator(_integers())
+                     label="not valid (far ones at the edge)")
+    axes.locator_params("y", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
     axes.set(xlabel=f"{name} / {_unit(name)}", ylabel="molecule", ylim=(len(number) + 0.7, 0.3))
-
-
-def _integers() -> MaxNLocator:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True, min_n_ticks=1)

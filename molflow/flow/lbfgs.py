@@ -111,10 +111,13 @@ def minimise(
     ftol: float = 1e-9,
     max_step: float | None = None,
     target: float | None = None,
+    floor: float | None = None,
 ) -> Minimum:
     """Minimise B independent functions by L-BFGS with a strong-Wolfe line search.
 
-    The first step has length 1 (the scale of a Gaussian source) whatever the loss's units. A trial point with
+    The first step has length 1 (the scale of a Gaussian source) whatever the loss's units, or Polyak's length
+    2 (loss - floor) / |gradient| where that is shorter: the step that would reach a parabola's known minimum
+    (Polyak 1987, Introduction to Optimization, sec. 5.3). A trial point with
     a loss or gradient that is not finite is stepped back from. A sample whose line search fails starts once
     more along steepest descent, and stops if that fails too. Trial points count as seen.
 
@@ -127,6 +130,7 @@ def minimise(
         ftol: stop where a step lowers the loss by no more than ftol * max(|loss before|, |loss after|).
         max_step: longest Euclidean length of a step (trust radius); None for no bound.
         target: stop where the loss is <= target.
+        floor: the lowest value that the loss can have, where that is known: 0 for a sum of squares that can vanish.
 
     Raises:
         ValueError: max_evals or history below 1, or z0 is not (B, D).
@@ -144,7 +148,7 @@ def minimise(
     usable = _usable(loss, grad)
     converged = _reached(best_loss, target) | (usable & (grad.abs().amax(1) <= gtol))
 
-    active = _begin(z, loss, grad, history, max_step).rows(usable & ~converged)
+    active = _begin(z, loss, grad, history, max_step, floor).rows(usable & ~converged)
     while len(active.index) and len(losses) < max_evals:
         a, index = active, active.index
         z = a.z + a.search.step[:, None] * a.direction
@@ -163,9 +167,14 @@ def minimise(
     return Minimum(best_z, best_loss, evals, torch.stack(losses), converged)
 
 
-def _begin(z: Tensor, loss: Tensor, grad: Tensor, history: int, max_step: float | None) -> _Active:
+def _begin(
+    z: Tensor, loss: Tensor, grad: Tensor, history: int, max_step: float | None, floor: float | None
+) -> _Active:
     empty = z.new_zeros(len(z), history, z.shape[1])
-    model = _Quadratic(empty, empty, empty[:, :, 0], 1 / grad.norm(dim=1))
+    length = torch.ones_like(loss)
+    if floor is not None:
+        length = length.minimum(2 * (loss - floor) / grad.norm(dim=1))
+    model = _Quadratic(empty, empty, empty[:, :, 0], length / grad.norm(dim=1))
     direction = model.direction(grad)
     search = linesearch.start(loss, grad, direction, max_step)
     return _Active(torch.arange(len(z), device=z.device), z, loss, grad, direction, model, search)

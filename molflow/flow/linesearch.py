@@ -121,11 +121,16 @@ def tell(search: LineSearch, loss: Tensor, grad: Tensor, slope: Tensor) -> tuple
 
 
 def _inside(search: LineSearch) -> Tensor:
-    """Next trial in the bracket: the cubic's minimum, kept off the ends, or the middle if there is none."""
+    """Next trial in the bracket: the cubic's minimum, kept off the ends, or the middle if there is none.
+
+    Where the far end could not be evaluated at all the loss says nothing of how far to go back: a tenth of the
+    way, since each further trial costs a whole evaluation.
+    """
     s = search
     width = s.hi - s.lo
     cubic = _cubic_minimum(s.lo, s.loss_lo, s.slope_lo, s.hi, s.loss_hi, s.slope_hi)
-    fraction = torch.where(cubic.isfinite(), (cubic - s.lo) / width, 0.5)
+    blind = torch.where(s.loss_hi.isfinite(), 0.5, 0.1)
+    fraction = torch.where(cubic.isfinite(), (cubic - s.lo) / width, blind)
     return s.lo + fraction.clamp(0.1, 0.9) * width
 
 

@@ -178,6 +178,7 @@ def optimise_source(
     ftol: float = 1e-9,
     max_step: float | None = None,
     target: float | None = None,
+    floor: float | None = None,
 ) -> SourceResult:
     """Minimise loss(flow(x0)) over the sources x0 on the shell, each problem by its own L-BFGS.
 
@@ -195,7 +196,7 @@ def optimise_source(
         max_evals: evaluations of loss and gradient per problem.
         nfe_per_flow: evaluations of u that one call of `flow` makes per row.
         shell: where sources live; by default the one through `start`.
-        history, gtol, ftol, max_step, target: as in `lbfgs.minimise`, with respect to w.
+        history, gtol, ftol, max_step, target, floor: as in `lbfgs.minimise`, with respect to w.
     """
     sphere = shell or Shell.through(space, start)
     seen: dict[str, State] = {}
@@ -228,7 +229,7 @@ def optimise_source(
         gtol=gtol,
         ftol=ftol,
         max_step=max_step,
-        target=target,
+        target=target, floor=floor,
     )
     return SourceResult(
         source=seen["source"],

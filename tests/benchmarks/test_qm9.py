@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import data, published, qm9_targets, qm9_unconditional
 from benchmarks.record import execute, plain
 from molflow.data.store import MoleculeStore
-from molflow.design import Budget
-from molflow.molecules.convert import unbatch
-from molflow.training.properties import FLOOR
+from molflow.designer import Budget
+from molflow.molecules.convert import collate, unbatch
+from molflow.molecules.io import read_sdf
+from molflow.nn.property import PROPERTIES, RESOLUTION, UNITS
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,34 @@ def test_targets_table_is_in_the_fields_units(weights: Path, tmp_path: Path) -> 
 
 def test_the_quoted_floor_is_the_one_that_is_trained_for() -> None:
     floor = published.TARGETS[published.FLOOR]
-    assert {name: floor[name] / factor for name, factor in published.FIELD_FACTOR.items()} == pytest.approx(FLOOR)
+    assert {name: floor[name] / factor for name, factor in published.FIELD_FACTOR.items()} == pytest.approx(RESOLUTION)
+
+
+@pytest.fixture(scope="module")
+def store() -> MoleculeStore:
+    """61 real molecules without properties."""
+    molecules, _ = read_sdf(Path(__file__).parents[1] / "molecules" / "qm9_sample.sdf")
+    batch = collate(molecules)
+    pairs = torch.triu(batch.bonds).nonzero()
+
+    def ptr(counts: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+
+    return MoleculeStore(
+        positions=batch.positions[batch.mask].float(),
+        numbers=batch.numbers[batch.mask].byte(),
+        charges=batch.charges[batch.mask].to(torch.int8),
+        atom_ptr=ptr(batch.sizes),
+        bond_index=pairs[:, 1:].byte().contiguous(),
+        bond_order=batch.bonds[tuple(pairs.T)].byte(),
+        bond_ptr=ptr(torch.bincount(pairs[:, 0], minlength=len(batch))),
+        properties=torch.zeros(len(batch), len(PROPERTIES)),
+        index=torch.arange(len(batch), dtype=torch.int32),
+        bonded=torch.ones(len(batch), dtype=torch.bool),
+        names=PROPERTIES,
+        units=tuple(UNITS.values()),
+        source="test",
+    )
 
 
 def test_smiles_are_kept_and_found_again(
@@ -84,7 +113,7 @@ def test_smiles_are_kept_and_found_again(
     store.save(path)
     members = np.arange(20)
     found = data.smiles_of(store, path, members)
-    assert found == {molecule.smiles for molecule in unbatch(store.batch(store.index[:20].long()))}
+    assert found == {molecule.smiles for molecule in unbatch(store.batch(torch.arange(20)))}
     monkeypatch.setattr(data, "unbatch", None)
     assert data.smiles_of(store, path, members) == found
     with pytest.raises(TypeError):

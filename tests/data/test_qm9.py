@@ -88,7 +88,7 @@ def test_unknown_elements_are_refused(elements: str) -> None:
 
 def test_real_rows_are_read_as_a_plain_parser_reads_them(table: dict[str, pd.DataFrame]) -> None:
     rows = pd.concat(table.values())
-    exotic = rows.XYZ_Ang.str.contains(r"\*\^")
+    exotic = rows.XYZ_Ang.str.contains(r"\d\.[,\]]")  # "0."; this release of the package has no "1.*^-6" any more
     assert exotic.any(), "none of these rows has a Mathematica number"
     for row in pd.concat([rows[exotic], rows[~exotic].iloc[::3]]).itertuples():
         record = read_record(row.SMILES, row.Elements, row.XYZ_Ang)
@@ -110,7 +110,7 @@ def test_bonds_of_real_rows_give_back_their_smiles(table: dict[str, pd.DataFrame
         got = Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False)
         assert got == Chem.MolToSmiles(Chem.MolFromSmiles(row.SMILES), isomericSmiles=False)
         checked += 1
-    assert checked >= 85  # of 93; QM9's first molecules are odd ones
+    assert checked >= 85  # of 90; QM9's first molecules are odd ones
 
 
 # --- bonds -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_degrees_of_freedom_by_hand_and_as_the_rank_of_the_projection() -> None:
     assert groups["charges"][1].tolist() == [12, 6, 9]
     assert groups["bonds"][1].tolist() == [12, 2, 6]
     stops = [columns for columns, _ in groups.values()]
-    assert stops[0].start == 0 and all(a.stop == b.start for a, b in zip(stops, stops[1:], strict=False))
+    assert stops[0].start == 0 and all(a.stop == b.start for a, b in pairwise(stops))
     width = stops[-1].stop
     for b in range(3):
         many = space.select(torch.full((width,), b))

@@ -71,7 +71,7 @@ def test_generator_batch_is_noise_data_and_times_in_range(generator) -> None:
             assert state["positions"].sum(1).abs().max() < 1e-3
             assert state["positions"][~mask].abs().sum() == 0 and state["bonds"][~pair_mask(mask)].abs().sum() == 0
     t = torch.cat(times)
-    assert 0 <= t.min() and t.max() < 1
+    assert t.min() >= 0 and t.max() < 1
     assert t.mean().item() == pytest.approx(0.6, abs=0.05)  # of the density 1.5 sqrt(t); 480 draws, sd 0.26
     assert 0.25 < sum(alone) / 60 < 0.75  # self_condition = 0.5
 

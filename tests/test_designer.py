@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.design import Budget, Problem, choose_sizes, design, is_whole, sample, solve
+from molflow.designer import Budget, Problem, choose_sizes, design, is_whole, sample, solve
 from molflow.models import DeviceError, Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import collate

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done."""
 
+MAXS = None
 REACHED = 0.05
 """A sample stops once its loss is below this: a miss of a fifth of the resolution."""
 
@@ -133,7 +134,7 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
     if budget.evals:
         flow = counted(generator.flow(space, steps=budget.steps, gradients=True), "optimising", n * budget.evals)
         best = optimise_source(flow, loss, space, drawn.source, max_evals=budget.evals,
-                               nfe_per_flow=budget.steps, target=REACHED, ftol=1e-4)
+                               nfe_per_flow=budget.steps, target=REACHED, floor=0.0, ftol=1e-4, max_step=MAXS)
         candidates.append(decode(best.endpoint, space.mask, generator.vocabulary))
         nfe, history = nfe + best.nfe, torch.cat([history, torch.minimum(best.losses, drawn.loss)])
 
