@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,10 +101,10 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
     tables = module.tables(record["results"])
     write(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
     write(out / f"{name}.md", "\n\n".join([_headline(record), *(table.markdown() for table in tables)]) + "\n")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width of its own
     for table in tables:
         console.print(table.rich())
-    console.print(f"written to {out / name}.json and .md")
+    print(f"written to {out / name}.json and .md")
     return record
 
 

@@ -20,7 +20,7 @@ class Table:
     def rich(self) -> RichTable:
         table = RichTable(title=self.title, caption=self.note or None, title_justify="left", caption_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if i else "left")
+            table.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -41,6 +41,7 @@ def main() -> None:
 
 
 def fail(message: str, status: int) -> None:
+    """Say what is wrong in one line and leave."""
     print(f"molflow: {message}", file=sys.stderr)
     raise SystemExit(status)
 
@@ -208,7 +209,7 @@ def prepare(
     print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
 
 
-Config = Annotated[Path | None, typer.Option(help="TOML file of settings; what it leaves out has its default.")]
+Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
@@ -218,7 +219,7 @@ Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 @train.command("generator")
-def train_generator(out: Out, config: Config = None, data: Data = None, resume: Resume = False,
+def train_generator(out: Out, config: Config = "generator", data: Data = None, resume: Resume = False,
                     accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
     """Train the flow; writes generator.safetensors and its card into --out."""
     from molflow.training.config import GeneratorConfig
@@ -228,7 +229,7 @@ def train_generator(out: Out, config: Config = None, data: Data = None, resume: 
 
 
 @train.command("property")
-def train_property(out: Out, config: Config = None, data: Data = None, resume: Resume = False,
+def train_property(out: Out, config: Config = "guide", data: Data = None, resume: Resume = False,
                    accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
     """Train a property network; writes property.safetensors and its card into --out."""
     from molflow.training.config import PropertyTraining

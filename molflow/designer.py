@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done."""
 
-MAXS = None
 REACHED = 0.05
 """A sample stops once its loss is below this: a miss of a fifth of the resolution."""
 
@@ -74,11 +73,16 @@ class Found:
 
 
 def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, seed: int = 0,
-          chunk: int = 128, progress: Progress | None = None) -> Found:
-    """Find a molecule for each problem. ``chunk`` bounds how many molecules are in memory at once.
+          chunk: int | None = None, progress: Progress | None = None) -> Found:
+    """Find a molecule for each problem.
 
     D-Flow (Ben-Hamu et al. 2024, arXiv 2402.14017), started from the best of many draws.
+
+    Args:
+        chunk: molecules optimised at once, which bounds memory; molecules of like size go together. Few on a CPU,
+            where padding costs more than small batches do.
     """
+    chunk = chunk or (16 if generator.device.type == "cpu" else 256)
     rng = torch.Generator(device=generator.device).manual_seed(seed)
     order = np.argsort(problem.sizes, kind="stable")
     parts = np.array_split(order, max(1, -(-len(order) // chunk)))
@@ -128,13 +132,13 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
 
     n = len(problem.sizes)
     drawn = best_of_draws(counted(generator.flow(space, steps=budget.steps), "drawing", n * budget.draws), loss,
-                          space, budget.draws, rng, chunk=chunk, nfe_per_flow=budget.steps)
+                          space, budget.draws, rng, chunk=8 * chunk, nfe_per_flow=budget.steps)
     candidates = [decode(drawn.endpoint, space.mask, generator.vocabulary)]
     nfe, history = drawn.nfe, drawn.loss[None]
     if budget.evals:
         flow = counted(generator.flow(space, steps=budget.steps, gradients=True), "optimising", n * budget.evals)
         best = optimise_source(flow, loss, space, drawn.source, max_evals=budget.evals,
-                               nfe_per_flow=budget.steps, target=REACHED, floor=0.0, ftol=1e-4, max_step=MAXS)
+                               nfe_per_flow=budget.steps, target=REACHED, floor=0.0, ftol=1e-4)
         candidates.append(decode(best.endpoint, space.mask, generator.vocabulary))
         nfe, history = nfe + best.nfe, torch.cat([history, torch.minimum(best.losses, drawn.loss)])
 

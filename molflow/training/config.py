@@ -1,4 +1,7 @@
-"""Training settings: a TOML file with sections that mirror the classes below; anything left out has its default."""
+"""Training settings: a TOML file with sections that mirror the classes below; anything left out has its default.
+
+The recipes of the shipped weights lie beside this module and are known by their names.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from molflow.nn.property import PropertyConfig
 from molflow.nn.velocity import VelocityConfig
 
 T = TypeVar("T")
+RECIPES = Path(__file__).parent / "recipes"
 Part = Literal["half_a", "half_b", "train"]
 
 
@@ -62,6 +66,9 @@ class Run:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
+    """The velocity network and its loss: ``weight_*`` of the cross-entropies beside the positions' velocity error,
+    ``self_condition`` the share of batches in which the network sees its own first estimate."""
+
     run: Run = Run()
     network: VelocityConfig = field(default_factory=VelocityConfig)
     weight_types: float = 0.4
@@ -72,14 +79,22 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class PropertyTraining:
+    """The property network, a guide or an evaluator by the part of the data it sees."""
+
     run: Run = Run(molecules=1_500_000, rate=1e-3, compile=False)
     network: PropertyConfig = field(default_factory=PropertyConfig)
 
 
-def load(kind: type[T], path: Path | None) -> T:
-    """Read settings of one kind. Raises ConfigError with the offending key, OSError if the file cannot be read."""
-    if path is None:
-        return kind()
+def load(kind: type[T], source: str | Path) -> T:
+    """Settings of one kind from a TOML file, or from a recipe: ``generator``, ``guide``, ``evaluator``.
+
+    Raises ConfigError with the offending key, FileNotFoundError if there is neither recipe nor file of that name.
+    """
+    recipe = RECIPES / f"{source}.toml"
+    path = recipe if recipe.is_file() else Path(source)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise FileNotFoundError(f"no settings at {source}: give a TOML file or one of the recipes {known}")
     try:
         return build(kind, tomllib.loads(path.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -20,7 +20,7 @@ def write(path: Path, text: str) -> Path:
 
 @KINDS
 def test_nothing_given_is_the_defaults(kind: type, tmp_path: Path) -> None:
-    assert load(kind, None) == load(kind, write(tmp_path / "a.toml", "")) == build(kind, {}) == kind()
+    assert load(kind, write(tmp_path / "a.toml", "")) == build(kind, {}) == kind()
 
 
 def test_what_is_given_is_set_and_all_else_left_alone(tmp_path: Path) -> None:
@@ -109,3 +109,10 @@ def test_settings_survive_being_written_as_toml(tmp_path_factory, n: int, rate: 
              for k, v in dataclasses.asdict(run).items()]
     path = write(tmp_path_factory.mktemp("toml") / "a.toml", "[run]\n" + "\n".join(lines))
     assert load(GeneratorConfig, path).run == run
+
+
+@pytest.mark.parametrize(("recipe", "kind", "part"), [
+    ("generator", GeneratorConfig, "half_b"), ("guide", PropertyTraining, "half_b"),
+    ("evaluator", PropertyTraining, "half_a")])
+def test_recipes_keep_guide_and_evaluator_apart(recipe, kind, part):
+    assert load(kind, recipe).run.part == part

@@ -1,0 +1,124 @@
+"""Targets as users write them. Constants: CODATA 2018 as in scipy, independent of the code's own source."""
+
+from __future__ import annotations
+
+import ase.units
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import constants
+
+from molflow.nn.property import PROPERTIES, UNITS
+from molflow.targets import FACTORS, TargetError, check_targets, parse_targets, quantity, warnings_for
+
+EV, BOHR = constants.e, constants.value("Bohr radius")
+PER_MOLE = 1 / constants.N_A
+DEBYE = 1e-21 / constants.c  # C m
+
+IN_SI = {
+    "eV": EV, "meV": 1e-3 * EV, "Ha": constants.value("Hartree energy"), "kcal/mol": 4184 * PER_MOLE,
+    "kJ/mol": 1000 * PER_MOLE,
+    "cal/(mol K)": 4.184, "cal/mol/K": 4.184, "J/(mol K)": 1.0, "J/mol/K": 1.0,
+    "Bohr^3": BOHR**3, "Bohr³": BOHR**3, "a0^3": BOHR**3, "A^3": 1e-30, "Å³": 1e-30,
+    "D": DEBYE, "e*Bohr": constants.e * BOHR,
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_units_agree_with_codata(name):
+    assert UNITS[name] in FACTORS[name]
+    for unit, factor in FACTORS[name].items():
+        assert factor == pytest.approx(IN_SI[unit] / IN_SI[UNITS[name]], rel=1e-6)
+        assert quantity(name, f"1{unit}") == factor
+
+
+def test_units_agree_with_ase():
+    assert quantity("gap", "1Ha") == ase.units.Hartree
+    assert quantity("homo", "-1kcal/mol") == -ase.units.kcal / ase.units.mol
+    assert quantity("lumo", "1kJ/mol") == ase.units.kJ / ase.units.mol
+    assert quantity("alpha", "1A^3") == pytest.approx(ase.units.Angstrom**3 / ase.units.Bohr**3)
+    assert quantity("mu", "1e*Bohr") == pytest.approx(ase.units.Bohr / ase.units.Debye)
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("gap=5.0", 5.0), ("gap=5.0eV", 5.0), ("gap=0.18Ha", 4.898049), ("gap=5", 5.0), ("gap=.5", 0.5), ("gap=5.", 5.0),
+    ("gap=+5e0", 5.0), ("gap=5E-1 eV", 0.5), (" gap = 5.0 eV ", 5.0), ("gap=5eV", 5.0), ("gap=5e3meV", 5.0)])
+def test_a_gap_as_it_is_written(text, value):
+    assert parse_targets([text]) == {"gap": pytest.approx(value, rel=1e-6)}
+
+
+def test_several_targets_in_the_order_given():
+    wanted = parse_targets(["mu=1.2D", "homo=-6.1", "cv=100J/(mol K)", "alpha=70Bohr³"])
+    assert list(wanted) == ["mu", "homo", "cv", "alpha"]
+    assert wanted == {"mu": 1.2, "homo": -6.1, "cv": pytest.approx(23.900574), "alpha": 70.0}
+
+
+@pytest.mark.parametrize("value", [5, 5.0, np.float32(5), np.float64(5), "5", "5 eV", "5000meV"])
+def test_targets_from_python(value):
+    assert check_targets({"gap": value}) == {"gap": 5.0}
+
+
+@pytest.mark.parametrize(("texts", "words"), [
+    (["band_gap=5"], "unknown property 'band_gap': known are alpha, gap, homo, lumo, mu, cv"),
+    (["Gap=5"], "unknown property 'Gap'"),
+    (["=5"], "unknown property ''"),
+    (["gap"], "cannot read target 'gap': write property=value, for example gap=5.0"),
+    ([""], "cannot read target ''"),
+    (["gap=5", "mu=1", "gap=6"], "target gap is given twice"),
+    (["gap=5", "gap =5"], "target gap is given twice"),
+    (["gap=5D"], "'D' is not a unit of gap: use eV, meV, Ha, kcal/mol, kJ/mol"),
+    (["mu=1eV"], "'eV' is not a unit of mu: use D, e\\*Bohr"),
+    (["alpha=1A"], "'A' is not a unit of alpha"),
+    (["cv=1cal"], "'cal' is not a unit of cv"),
+    (["gap=5e"], "'e' is not a unit of gap"),
+    (["gap=5=6"], "'=6' is not a unit of gap"),
+    (["gap="], "cannot read '' as a value of gap in eV"),
+    (["gap=eV"], "cannot read 'eV' as a value of gap in eV"),
+    (["gap=wide"], "cannot read 'wide'"),
+    (["gap=nan"], "cannot read 'nan'"),
+    (["gap=inf"], "cannot read 'inf'"),
+    (["gap=1e999"], "gap must be a finite number, got '1e999'"),
+    (["gap=1e308Ha"], "gap must be a finite number"),
+    ([], "give at least one target"),
+])
+def test_what_cannot_be_understood_is_said_in_one_sentence(texts, words):
+    with pytest.raises(TargetError, match=f"^{words}") as caught:
+        parse_targets(texts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("targets", [{}, {"gap": None}, {"gap": float("nan")}, {"gap": float("inf")}, {"gap": [5]},
+                                     {"gap": True}, {5: 5.0}, {"gap": ""}])
+def test_what_python_gives_wrongly(targets):
+    with pytest.raises(TargetError):
+        check_targets(targets)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text() | st.builds("{}={}".format, st.sampled_from(PROPERTIES), st.text())
+                | st.builds("{}={}{}".format, st.sampled_from(PROPERTIES), st.floats() | st.integers(),
+                            st.sampled_from(sorted(IN_SI)) | st.text("eVmHa0. -+", max_size=4)), max_size=3))
+def test_parsing_gives_finite_numbers_or_a_target_error(texts):
+    try:
+        wanted = parse_targets(texts)
+    except TargetError as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert len(wanted) == len(texts) and set(wanted) <= set(PROPERTIES)
+        assert np.isfinite(list(wanted.values())).all()
+
+
+@settings(deadline=None)
+@given(st.sampled_from(PROPERTIES), st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_is_read_exactly(name, value):
+    assert parse_targets([f"{name}={value!r}"]) == check_targets({name: value}) == {name: value}
+
+
+def test_a_target_out_of_range_is_warned_of_with_the_range():
+    ranges = {"gap": (0.669, 16.928), "mu": (0.0, 29.5564)}
+    assert warnings_for({"gap": 0.669, "mu": 29.5564}, ranges) == []
+    assert warnings_for({"gap": 25.0, "mu": -1.0}, ranges) == [
+        "gap=25 eV lies outside what the model has seen (0.67 to 16.93): expect misses",
+        "mu=-1 D lies outside what the model has seen (0.00 to 29.56): expect misses",
+    ]
