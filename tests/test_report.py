@@ -90,18 +90,20 @@ def test_molecules_and_table_read_back_as_they_were(tmp_path, inputs):
 
     read, skipped = read_sdf(tmp_path / "deep" / "run" / "molecules.sdf")
     table = pd.read_csv(tmp_path / "deep" / "run" / "results.csv")
-    assert not skipped and len(read) == len(table) == 6
+    assert [record.record for record in skipped] == [3]  # no SDF can hold positions that are not finite
+    assert len(read) == 5 and len(table) == 6
     fields = {f"{who}_{name}" for name in SIX for who in ("guide", "evaluator")}
     fields |= {"target_gap", "target_alpha", "target_mu", "valid", "nfe"}
     assert set(table.columns) == fields | {"smiles", "formula"}
-    for before, after, (_, row) in zip(run.molecules, read, table.iterrows(), strict=True):
+    written = [(before, row) for before, (_, row) in zip(run.molecules, table.iterrows(), strict=True)]
+    for (before, row), after in zip(written[:2] + written[3:], read, strict=True):
         assert_allclose(after.positions, before.positions, atol=1e-4)
         assert (after.bonds == before.bonds).all() and (after.charges == before.charges).all()
         assert set(after.properties) == fields
         for key, value in before.properties.items():
             assert_allclose(after.properties[key], value)
             assert_allclose(row[key], value)
-        assert row["formula"] == before.formula or not before.formula
+        assert row["formula"] == before.formula
     assert list(table["smiles"][3:]) == [molecule.smiles for molecule in run.molecules[3:]]
 
 
@@ -348,11 +350,11 @@ def test_summary_counts_every_molecule(inputs):
     same = replace(run.molecules[3], properties=dict(run.molecules[3].properties))
     run = replace(run, molecules=[*run.molecules[:3], same, same])
     for molecule, gap in zip(run.molecules, (4.0, 5.5, 5.0, 5.5, 5.5), strict=True):
-        molecule.properties |= {"evaluator_gap": gap, "guide_gap": gap + 0.25}
+        molecule.properties.update(evaluator_gap=gap, guide_gap=gap + 0.25)
     text = summary(run)
     row = next(line for line in text.splitlines() if "gap" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        "gap", "5.000 eV", "5.100 ± 0.652", "0.500", "0.550"]
+        "gap", "5.000 eV", "5.100 ± 0.652", "0.500", "0.650"]
     assert "valid 4/5, unique 3/5, 180 NFE a molecule, 62 s" in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -363,5 +365,5 @@ def test_summary_of_one_and_of_nothing_but_wrecks(inputs):
     assert "valid 0/4, unique 0/4" in summary(run)
     assert "2 too broken to have values: not in the means" in summary(run)
     for molecule in run.molecules:
-        molecule.properties |= {"evaluator_gap": np.nan, "guide_gap": np.nan}
+        molecule.properties.update(evaluator_gap=np.nan, guide_gap=np.nan)
     assert "none" in summary(run)

@@ -93,8 +93,9 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
 
     # Fabric's own mixed precision would round positions and times to bfloat16 on their way into the network
     fabric = Fabric(accelerator=accelerator, devices=devices, precision="32-true",
-                    loggers=[CSVLogger(out, name="metrics", version="csv", flush_logs_every_n_steps=1),
-                             TensorBoardLogger(out, name="metrics", version="tensorboard")])
+                    # no version given: a resumed run writes beside what the first one wrote, not over it
+                    loggers=[CSVLogger(out, name="csv", flush_logs_every_n_steps=1),
+                             TensorBoardLogger(out, name="tensorboard")])
     fabric.launch()
     fabric.seed_everything(run.seed + fabric.global_rank, verbose=False)
     optims = optimisers(task.network, run)

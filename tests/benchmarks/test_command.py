@@ -37,7 +37,7 @@ def test_list_describes_every_benchmark_in_a_line() -> None:
 def solver(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the results of a run of `solver` with the smallest settings, in a process of its own."""
     out = tmp_path_factory.mktemp("solver")
-    done = shell("run", "solver", "--out", str(out), "--n", "2", "--steps", "2", "--weights", str(weights))
+    done = shell("run", "solver", "--out", str(out), "--n", "1", "--steps", "2", "--weights", str(weights))
     assert done.returncode == 0, done.stderr
     assert "dopri5" in done.stdout
     return out
@@ -49,7 +49,7 @@ def test_a_run_leaves_a_whole_record_and_its_tables(solver: Path, weights: Path)
     record = json.loads(text)
     assert record.keys() == FIELDS and record["machine"].keys() == MACHINE
     assert record["name"] == "solver" and record["seed"] == 0
-    assert record["settings"]["n"] == 2 and record["settings"]["steps"] == [2]
+    assert record["settings"]["n"] == 1 and record["settings"]["steps"] == [2]
     assert record["settings"]["weights"].keys() >= {"generator.safetensors"}
     assert record["seconds"] > 0 and record["peak_memory_mb"] > 50
     tables = (solver / "solver.md").read_text()
