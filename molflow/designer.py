@@ -36,8 +36,8 @@ REACHED = 0.05
 class Budget:
     """How much is spent on a molecule: ``draws`` forward flows, then at most ``evals`` losses with gradients."""
 
-    draws: int = 16
-    evals: int = 12
+    draws: int = 24
+    evals: int = 8
     steps: int = STEPS
 
     @property

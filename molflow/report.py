@@ -190,8 +190,8 @@ def _structure(molecule: Molecule) -> bytes | None:
                 Chem.AssignStereochemistryFrom3D(sanitised)
                 mol = Chem.RemoveHs(sanitised)
             canvas = rdMolDraw2D.MolDraw2DCairo(*_CELL)
-            canvas.drawOptions().prepareMolsBeforeDrawing = False
-            canvas.drawOptions().fixedBondLength = 35
+            options: Any = canvas.drawOptions()  # RDKit's type stubs are wrong
+            options.prepareMolsBeforeDrawing, options.fixedBondLength = False, 35
             sound = sanitised is not None
             canvas.DrawMolecule(rdMolDraw2D.PrepareMolForDrawing(mol, sound, sound, sound, forceCoords=True))
             canvas.FinishDrawing()

@@ -74,8 +74,13 @@ def prepare(out: Path, *, source: Path | None = None, workers: int = 2, limit: i
         except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is damaged ({error}): reinstall qm9pack") from None
     # The field's "file order" is that of QM9's own numbering; the package's parts are shuffled.
-    table = pd.concat(frames).sort_values("Index", ignore_index=True)
-    if len(table) != EXPECTED or table.isna().any(axis=None):
+    table = pd.concat(frames)
+    try:
+        table = table.astype({"Index": int, **{column: float for column, _, _ in PROPERTIES.values()}})
+    except ValueError as error:
+        raise DataError(f"{folder} is damaged ({error}): reinstall qm9pack") from None
+    table = table.drop_duplicates("Index").dropna().sort_values("Index", ignore_index=True)
+    if len(table) != EXPECTED:
         raise DataError(f"{folder} holds {len(table)} complete molecules, expected {EXPECTED}: reinstall qm9pack")
     table = table.head(limit) if limit else table
 
@@ -133,7 +138,7 @@ def read_record(smiles: str, elements: str, xyz: str) -> Record:
     text = xyz.replace("*^", "e").translate(str.maketrans("", "", "[]"))
     try:
         flat = np.fromstring(text, sep=",")
-    except DeprecationWarning:
+    except (DeprecationWarning, ValueError):  # the one in older numpy, the other from 2.4 on
         raise ValueError(f"coordinates of {smiles}") from None
     if flat.size != 3 * len(numbers) or not np.isfinite(flat).all():
         raise ValueError(f"coordinates of {smiles}")

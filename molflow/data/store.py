@@ -41,7 +41,7 @@ class MoleculeStore:
         index: (molecules,) int32, the molecule's number in its source.
         bonded: (molecules,) bool; False where no consistent bond assignment exists.
         names, units: of the property columns.
-        sources: free text, where the data came from.
+        source: free text, where the data came from.
     """
 
     positions: Tensor
@@ -91,7 +91,7 @@ class MoleculeStore:
     def save(self, path: Path) -> None:
         """Write to a temporary name, then rename: a reader never meets half a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors = {key: value.contiguous() for key, value in vars(self).items() if isinstance(value, Tensor)}
         header = {"format": FORMAT, "names": json.dumps(self.names), "units": json.dumps(self.units),
                   "source": self.source}
         part = path.with_name(path.name + ".part")
@@ -114,7 +114,7 @@ class MoleculeStore:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return cls(**tensors, names=tuple(json.loads(header["names"])),
                        units=tuple(json.loads(header["units"])), source=header["source"])
-        except (SafetensorError, TypeError, KeyError, OSError) as error:
+        except (SafetensorError, TypeError, KeyError, OSError, json.JSONDecodeError) as error:
             raise DataError(f"{path} is damaged ({error}): prepare it again") from None
 
 

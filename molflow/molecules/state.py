@@ -76,12 +76,17 @@ class MoleculeSpace:
         return len(self.mask)
 
     def noise(self, generator: torch.Generator | None = None) -> State:
-        return self.unpack(torch.randn(self.batch, self._ends()[-1], generator=generator).to(self.mask.device))
+        device = generator.device if generator else self.mask.device
+        draw = torch.randn(self.batch, self._ends()[-1], generator=generator, device=device)
+        return self.unpack(draw.to(self.mask.device))
 
     def pack(self, state: State) -> Tensor:
         i, j = self._triangle()
-        return torch.cat([state["positions"].flatten(1), state["types"].flatten(1), state["charges"].flatten(1),
-                          state["bonds"][:, i, j].flatten(1)], 1)
+        real = self.mask[..., None]
+        atoms = [torch.where(real, state[key], 0).flatten(1) for key in ("types", "charges")]
+        pairs = torch.where(pair_mask(self.mask)[:, i, j, None], state["bonds"][:, i, j], 0)
+        positions = centre(torch.where(real, state["positions"], 0), self.mask)
+        return torch.cat([positions.flatten(1), *atoms, pairs.flatten(1)], 1)
 
     def unpack(self, flat: Tensor) -> State:
         b, n = self.mask.shape
@@ -89,7 +94,7 @@ class MoleculeSpace:
         i, j = self._triangle()
         atoms = self.mask[..., None].to(flat)
         half = flat.new_zeros(b, n, n, len(self.vocabulary.bonds))
-        half[:, i, j] = flat[:, c:].view(b, len(i), -1)
+        half[:, i, j] = flat[:, c:].view(b, len(i), len(self.vocabulary.bonds))
         return {
             "positions": centre(flat[:, :p].view(b, n, 3), self.mask),
             "types": flat[:, p:t].view(b, n, -1) * atoms,

@@ -64,7 +64,7 @@ class PropertyLayer(nn.Module):
 
         vs = self.vector_source(v)
         # vectors of the neighbours: along the line to them (a scalar), and as they are (a vector)
-        along = (y1.transpose(2, 3).transpose(3, 4).reshape(b, -1, 3 * n)
+        along = (y1.transpose(2, 3).reshape(b, -1, 3 * n)
                  @ vs.transpose(1, 2).reshape(b, 3 * n, -1)).view(b, n, -1)
         carried = (y0.flatten(1, 3) @ vs.flatten(2)).view(b, n, -1, 3, vs.shape[-1])
         carried = carried.transpose(2, 3).flatten(3)

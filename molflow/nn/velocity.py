@@ -52,6 +52,11 @@ class Prediction:
         }
 
 
+def wide(x: Tensor) -> Tensor:
+    """At least float32: autocast's bfloat16 is widened, float64 is left alone."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def radial_basis(distance: Tensor, count: int) -> Tensor:
     """Bumps in exp(-d / 2 Å), dense where bonds are: (...) Å -> (..., count).
 
@@ -90,7 +95,7 @@ class VectorNorm(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         # The floor keeps gradients finite where all vectors vanish, as they do at the first layer.
-        square = v.float().square().sum((-1, -2), keepdim=True) / v.shape[-1]
+        square = wide(v).square().sum((-1, -2), keepdim=True) / v.shape[-1]
         return v * ((square + 1e-2).rsqrt() * self.weight).to(v)
 
 
@@ -133,8 +138,8 @@ class VelocityLayer(nn.Module):
         query, key, value = self.attention(hn).view(b, n, 3, c.heads, -1).permute(2, 0, 3, 1, 4)
         vn = self.vector_norm(v)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias.permute(0, 3, 1, 2)
-        logits = logits.float().masked_fill(~pairs[:, None], -1e4)
-        alpha = logits.softmax(-1).to(value)
+        logits = wide(logits).masked_fill(~pairs[:, None], -1e4)
+        alpha = (logits.softmax(-1) * pairs[:, None]).to(value)  # an atom alone gathers nothing
         attended = (alpha @ value).transpose(1, 2).reshape(b, n, -1)
         summed = ((pairs / 4).to(m)[:, :, None] @ m).squeeze(2)
         h = h + self.gather(torch.cat([attended, summed], -1))
@@ -144,10 +149,10 @@ class VelocityLayer(nn.Module):
         v = v + carried + direction.to(gate).transpose(-1, -2) @ gate
 
         u, w = self.vector_mix(self.vector_norm(v)).chunk(2, -1)
-        length = (u.float().square().sum(-2) + 1e-4).sqrt().to(h)
+        length = (wide(u).square().sum(-2) + 1e-4).sqrt().to(h)
         dh, dv = self.mix(torch.cat([self.mix_norm(h), length], -1)).split([c.scalars, c.vectors], -1)
         h, v = h + dh, v + dv[:, :, None] * w
-        x = x + scale * self.shift(v).squeeze(-1).float()
+        x = x + scale * wide(self.shift(v).squeeze(-1))
         return h, v, e + update, x
 
 
@@ -192,8 +197,8 @@ class VelocityNetwork(nn.Module):
         start, atoms = x, mask[..., None]
         for layer in self.layers:
             h, v, e, x = layer(h, v, e, x, pairs, scale)
-        types, charges = self.read_atom(h).float().split(self.classes, -1)
-        bonds = self.read_pair(e + e.transpose(1, 2)).float()
+        types, charges = wide(self.read_atom(h)).split(self.classes, -1)
+        bonds = wide(self.read_pair(e + e.transpose(1, 2)))
         shift = centre(x - start, mask) * atoms
         # at t = 1 the straight line has no length left; no solver step starts there
         return Prediction(shift / scale.clamp_min(1e-4), types, charges, bonds)

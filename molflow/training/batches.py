@@ -17,9 +17,13 @@ class Buckets:
     Args:
         members: (n,) rows of the data set to train on.
         sizes: (n,) their atom counts.
+    Raises:
+        ValueError: fewer members than one batch holds.
     """
 
     def __init__(self, members: Tensor, sizes: Tensor, batch_size: int, seed: int) -> None:
+        if len(members) < batch_size:
+            raise ValueError(f"{len(members)} molecules do not fill one batch of {batch_size}")
         self.members, self.sizes, self.batch_size, self.seed = members, sizes, batch_size, seed
         self.per_epoch = len(members) // batch_size
         self._epoch = lru_cache(maxsize=2)(self._shuffle)

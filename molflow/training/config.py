@@ -60,8 +60,8 @@ class Run:
         for name, allowed in (("part", get_args(Part)), ("precision", ("bf16", "float32"))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"run.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        if min(self.molecules, self.batch_size) < 1:
-            raise ConfigError("run.molecules and run.batch_size must be at least 1")
+        if not 1 <= self.batch_size <= self.molecules:
+            raise ConfigError("run.batch_size must be at least 1, and run.molecules at least that")
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ class GeneratorTask:
         torch.manual_seed(self.config.run.seed)
         self.network = VelocityNetwork(QM9, self.config.network)
         split, run = qm9_split(), self.config.run
-        self.buckets = self._buckets(split[run.part])
-        self.held_out = self._buckets(split["valid"])
+        self.buckets = self._buckets(split[run.part], run.seed)
+        self.held_out = self._buckets(split["valid"], 0)  # the same molecules whatever the seed of the run
 
-    def _buckets(self, rows: object) -> Buckets:
+    def _buckets(self, rows: object, seed: int) -> Buckets:
         members = torch.as_tensor(rows)
         members = members[self.store.bonded[members]]
-        return Buckets(members, self.store.sizes[members], self.config.run.batch_size, self.config.run.seed)
+        return Buckets(members, self.store.sizes[members], self.config.run.batch_size, seed)
 
     def batch(self, step: int) -> Batch:
         return self._noised(self.buckets[step], [self.config.run.seed, step])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from molflow.training.config import Run
+from molflow.training.config import ConfigError, Run
 
 Batch = dict[str, Any]
 
@@ -51,7 +51,8 @@ class _Steps(Dataset):
 
 def schedule(done: float, run: Run) -> float:
     """Factor on the learning rate after a share ``done`` of the run: linear rise, flat, linear fall to zero."""
-    return min(1.0, done / run.warmup, (1 - done) / run.cooldown)
+    rise = done / run.warmup if run.warmup else 1.0
+    return min(1.0, rise, (1 - done) / run.cooldown if run.cooldown else 1.0)
 
 
 def optimisers(network: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
@@ -107,6 +108,7 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
     total = run.molecules // (run.batch_size * fabric.world_size)
     step, spent = 0, 0.0
     if resume:
+        check_same(json.loads((out / "config.json").read_text()), dataclasses.asdict(task.config), out)
         saved = torch.load(state_file, map_location=fabric.device, weights_only=True)
         task.network.load_state_dict(saved["network"])
         ema.load_state_dict(saved["ema"])
@@ -177,6 +179,17 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
     for logger in fabric.loggers:
         logger.finalize("success")
     return figures
+
+
+def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """A resumed run may be longer or stop elsewhere, but not be another one. Raises ConfigError."""
+    free = {"molecules", "compile", "workers", "checkpoint_minutes", "validate_minutes"}
+
+    def fixed(config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, "run": {key: value for key, value in config["run"].items() if key not in free}}
+
+    if fixed(json.loads(json.dumps(now))) != fixed(before):
+        raise ConfigError(f"the run in {out} has other settings: resume it with its own, {out / 'config.json'}")
 
 
 def ema_update(decay: float) -> Any:

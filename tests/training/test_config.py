@@ -25,11 +25,11 @@ def test_nothing_given_is_the_defaults(kind: type, tmp_path: Path) -> None:
 
 def test_what_is_given_is_set_and_all_else_left_alone(tmp_path: Path) -> None:
     text = (
-        'weight_bonds = 2.5\n[run]\npart = "half_a"\nmolecules = 10\nrate = 1\ncompile = false\n'
+        'weight_bonds = 2.5\n[run]\npart = "half_a"\nmolecules = 1000\nrate = 1\ncompile = false\n'
         "[network]\nlayers = 3"
     )
     config = load(GeneratorConfig, write(tmp_path / "a.toml", text))
-    run = dataclasses.replace(Run(), part="half_a", molecules=10, rate=1.0, compile=False)
+    run = dataclasses.replace(Run(), part="half_a", molecules=1000, rate=1.0, compile=False)
     assert config == GeneratorConfig(run=run, network=VelocityConfig(layers=3), weight_bonds=2.5)
     assert type(config.run.rate) is float  # an int for a float is meant as one
 
@@ -101,7 +101,7 @@ def test_any_text_is_read_or_refused_with_a_config_error(tmp_path_factory, text:
         assert str(error)
 
 
-@given(st.integers(1, 10**6), st.floats(1e-6, 1), st.sampled_from(["half_a", "half_b", "train"]), st.booleans())
+@given(st.integers(64, 10**6), st.floats(1e-6, 1), st.sampled_from(["half_a", "half_b", "train"]), st.booleans())
 @settings(max_examples=30)
 def test_settings_survive_being_written_as_toml(tmp_path_factory, n: int, rate: float, part: str, on: bool) -> None:
     run = dataclasses.replace(Run(), molecules=n, rate=rate, part=part, compile=on)

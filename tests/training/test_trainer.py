@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from molflow.training.config import Run
+from molflow.training.config import ConfigError, Run
 from molflow.training.trainer import ema_update, is_hidden, optimisers, schedule, train
 
 RUN = Run(molecules=240, batch_size=8, rate=0.02, rate_matrix=0.02, warmup=0.1, cooldown=0.4, ema=0.9,
@@ -158,7 +158,8 @@ def test_killed_and_resumed_is_bit_identical_too(whole, tmp_path: Path) -> None:
 
 def test_resuming_a_finished_run_changes_nothing(whole, tmp_path: Path) -> None:
     _, out, figures = whole
-    (tmp_path / "state.ckpt").write_bytes((out / "state.ckpt").read_bytes())
+    for name in ("state.ckpt", "config.json"):
+        (tmp_path / name).write_bytes((out / name).read_bytes())
     task = Task()
     assert run(task, tmp_path, resume=True) == figures
     assert task.losses == [] and same(saved(tmp_path), saved(out))
@@ -233,3 +234,9 @@ def test_hidden_matrices_go_to_muon_and_every_parameter_to_one_optimiser() -> No
     assert sorted(map(id, in_adam + in_muon)) == sorted(map(id, net.parameters()))
     assert is_hidden("layers.0.weight") and not is_hidden("read.layers.weight")
     assert len(optimisers(nn.Linear(2, 2), RUN)) == 1
+
+
+def test_a_run_cannot_be_resumed_as_another_one(tmp_path: Path) -> None:
+    run(Task(), tmp_path, stop_after=0)
+    with pytest.raises(ConfigError, match="other settings"):
+        run(Task(Config(replace(RUN, seed=99))), tmp_path, resume=True)
