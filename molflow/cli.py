@@ -250,7 +250,7 @@ def _train(settings, task, name, out, config, data, resume, accelerator, devices
     store = MoleculeStore.load(data or data_folder() / "qm9.safetensors")
     job = task(chosen, store)
     figures = run(job, out, resume=resume, accelerator=accelerator, devices=devices,
-                  stop_after=60 * minutes if minutes else math.inf)
+                  stop_after=math.inf if minutes is None else 60 * minutes)
     export(job, out, out / f"{name}.safetensors", figures)
     print(", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def commit() -> str | None:
-    """Commit of the checkout this package lies in, with ``+`` where files differ from it; None outside one."""
+    """Commit of the checkout this package lies in, with ``+`` where its code differs; None outside one."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -18,7 +18,7 @@ def commit() -> str | None:
                               check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
