@@ -64,12 +64,14 @@ class Found:
         guide: (B, 6) the guide's reading of the decoded molecules.
         nfe: (B,) evaluations of the velocity field spent.
         history: (rounds + 1, B) lowest loss so far: after the draws, then after each round of the descent.
+        course: (rounds + 1, B, P) the guide's reading of the wanted properties at that loss.
     """
 
     batch: MoleculeBatch
     guide: Tensor
     nfe: Tensor
     history: Tensor
+    course: Tensor
 
 
 def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, seed: int = 0,
@@ -97,9 +99,15 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
         done.append(_solve_part(some, generator, guide, budget, rng, chunk, tell))
     back = torch.from_numpy(np.argsort(order, kind="stable"))
     rounds = max(len(found.history) for found in done)
-    history = [torch.cat([f.history, f.history[-1:].expand(rounds - len(f.history), -1)]) for f in done]
+
+    def joined(series: list[Tensor]) -> Tensor:
+        """Side by side; the parts that were done earlier stay where they ended."""
+        held = [torch.cat([s, *[s[-1:]] * (rounds - len(s))]) for s in series]
+        return torch.cat(held, 1)[:, back]
+
     return Found(MoleculeBatch.cat([f.batch for f in done])[back], torch.cat([f.guide for f in done])[back],
-                 torch.cat([f.nfe for f in done])[back], torch.cat(history, 1)[:, back])
+                 torch.cat([f.nfe for f in done])[back], joined([f.history for f in done]),
+                 joined([f.course for f in done]))
 
 
 def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, rng: torch.Generator,
@@ -112,12 +120,14 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
     def miss(said: Tensor, index: Tensor) -> Tensor:
         return ((said[:, columns] - values[index]) / scale).square().sum(-1)
 
-    def loss(endpoint: State, index: Tensor) -> Tensor:
-        """Squared misses in units of the resolution; infinite where the decoded molecule is broken, so that
-        draws are chosen among whole molecules and the line search turns back before it breaks one."""
+    def grade(endpoint: State, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Readings (b, P), and losses (b,): squared misses in units of the resolution, infinite where the decoded
+        molecule is broken, so that draws are chosen among whole molecules and the line search turns back before
+        it breaks one."""
         mask = space.mask[index]
+        said = guide(endpoint, mask)
         whole = is_whole(decode(endpoint, mask, generator.vocabulary))
-        return torch.where(whole, miss(guide(endpoint, mask), index), torch.inf)
+        return said[:, columns], torch.where(whole, miss(said, index), torch.inf)
 
     def counted(flow: Flow, what: str, total: int) -> Flow:
         rows = 0
@@ -131,26 +141,38 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
         return run
 
     n = len(problem.sizes)
-    drawn = best_of_draws(counted(generator.flow(space, steps=budget.steps), "drawing", n * budget.draws), loss,
-                          space, budget.draws, rng, chunk=8 * chunk, nfe_per_flow=budget.steps)
-    candidates = [decode(drawn.endpoint, space.mask, generator.vocabulary)]
-    nfe, history = drawn.nfe, drawn.loss[None]
+    everyone = torch.arange(n, device=generator.device)
+    drawn = best_of_draws(counted(generator.flow(space, steps=budget.steps), "drawing", n * budget.draws),
+                          lambda endpoint, index: grade(endpoint, index)[1], space, budget.draws, rng,
+                          chunk=8 * chunk, nfe_per_flow=budget.steps)
+    candidates, nfe = [decode(drawn.endpoint, space.mask, generator.vocabulary)], drawn.nfe
+    lowest, reading = drawn.loss.clone(), grade(drawn.endpoint, everyone)[0]
+    history, course = [lowest.clone()], [reading.clone()]
+
+    def follow(endpoint: State, index: Tensor) -> Tensor:
+        """The loss, and a note of where it stands after this round."""
+        said, value = grade(endpoint, index)
+        better = value.detach() < lowest[index]
+        lowest[index[better]], reading[index[better]] = value.detach()[better], said.detach()[better]
+        history.append(lowest.clone())
+        course.append(reading.clone())
+        return value
+
     if budget.evals:
         flow = counted(generator.flow(space, steps=budget.steps, gradients=True), "optimising", n * budget.evals)
-        best = optimise_source(flow, loss, space, drawn.source, max_evals=budget.evals,
+        best = optimise_source(flow, follow, space, drawn.source, max_evals=budget.evals,
                                nfe_per_flow=budget.steps, target=REACHED, floor=0.0, ftol=1e-4)
         candidates.append(decode(best.endpoint, space.mask, generator.vocabulary))
-        nfe, history = nfe + best.nfe, torch.cat([history, torch.minimum(best.losses, drawn.loss)])
+        nfe = nfe + best.nfe
 
     # what is delivered is what was decoded, so that is what decides
-    everyone = torch.arange(n, device=generator.device)
     readings = [guide.predict(batch) for batch in candidates]
     scores = torch.stack([torch.where(is_whole(batch), miss(said.to(generator.device), everyone), torch.inf)
                           for batch, said in zip(candidates, readings, strict=True)])
     choice = scores.argmin(0)
     rows = choice * n + everyone
     return Found(MoleculeBatch.cat(candidates)[rows].to("cpu"), torch.cat(readings)[rows.cpu()], nfe.cpu(),
-                 history.cpu())
+                 torch.stack(history).cpu(), torch.stack(course).cpu())
 
 
 def is_whole(batch: MoleculeBatch) -> Tensor:
@@ -166,6 +188,7 @@ class DesignRun:
         molecules: each with its targets, predictions and status in ``.properties``.
         targets: what was asked for.
         history: (rounds, n) lowest loss so far.
+        course: (rounds, n, targets) the guide's reading of the wanted properties at that loss.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
     """
@@ -173,6 +196,7 @@ class DesignRun:
     molecules: list[Molecule]
     targets: dict[str, float]
     history: np.ndarray
+    course: np.ndarray
     settings: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
 
@@ -181,7 +205,8 @@ class DesignRun:
         """One row a molecule."""
         import pandas as pd
 
-        return pd.DataFrame([{"smiles": m.smiles, "formula": m.formula, **m.properties} for m in self.molecules])
+        return pd.DataFrame([{"smiles": m.smiles, "formula": m.formula, "fault": m.fault, **m.properties}
+                             for m in self.molecules])
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write SDF, CSV, JSON and pictures. Raises FileExistsError unless ``overwrite``."""
@@ -236,7 +261,8 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
     settings = {"targets": wanted, "n": n, "seed": seed, "atoms": atoms, "device": str(flow.device),
                 "budget": vars(budget), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
-    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges))
+    return DesignRun(molecules, wanted, found.history.numpy(), found.course.numpy(), settings,
+                     warnings_for(wanted, flow.prior.ranges))
 
 
 def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,

@@ -201,33 +201,30 @@ def _structure(molecule: Molecule) -> bytes | None:
 
 
 def draw_optimisation(run: DesignRun) -> Figure:
-    """Left: the loss of every molecule over the descent. Right: a row for each target, where every molecule ended."""
+    """A row for each target. Left: the property over the descent, molecule by molecule. Right: where each ended."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, max(4.5, 1 + 2 * len(run.targets))), layout="constrained")
+    figure = Figure(figsize=(11, 1 + max(3.5, 2.6 * len(run.targets))), layout="constrained")
     grid = figure.add_gridspec(len(run.targets), 2, width_ratios=(1, 1.3))
-    _draw_losses(figure.add_subplot(grid[:, 0]), run.history)
     for row, name in enumerate(run.targets):
+        _draw_course(figure.add_subplot(grid[row, 0]), run, row, name)
         _draw_values(figure.add_subplot(grid[row, 1]), run, name)
     for axes in figure.axes[:2]:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
     return figure
 
 
-def _draw_losses(axes: Axes, history: NDArray[np.float64]) -> None:
-    """history (rounds, n); a broken molecule's loss is infinite: it counts in the median and has no line."""
-    finite = np.where(np.isfinite(history), np.maximum(history, 1e-9), np.nan)
-    middle = np.median(np.where(np.isnan(finite), np.inf, finite), axis=1)
-    middle[np.isinf(middle)] = np.nan
-    alpha = min(0.6, 0.1 + 10 / history.shape[1])
-    lines = axes.plot(finite, color="tab:blue", alpha=alpha, lw=1, marker=".", ms=4)
-    never = np.isnan(finite).all(0).sum()
-    lines[0].set_label("a molecule" + (f" ({never} never whole, without a loss)" if never else ""))
-    axes.plot(middle, color="black", lw=2.5, marker="o", ms=4, label="median")
-    axes.set_yscale("log")
+def _draw_course(axes: Axes, run: DesignRun, row: int, name: str) -> None:
+    """The guide's reading at the lowest loss so far; a molecule that was never whole has none."""
+    course = np.where(np.isfinite(run.history), run.course[:, :, row], np.nan)
+    alpha = min(0.7, 0.1 + 10 / course.shape[1])
+    axes.axhline(run.targets[name], color="firebrick", lw=1.5, zorder=0, label="target")
+    lines = axes.plot(course, color="tab:blue", alpha=alpha, lw=1, marker=".", ms=4)
+    never = np.isnan(course).all(0).sum()
+    lines[0].set_label("a molecule" + (f" ({never} never whole)" if never else ""))
     axes.locator_params("x", integer=True, min_n_ticks=1)
-    axes.set(xlim=(-0.5, len(history) - 0.5), xlabel="round of the descent (0: best of the draws)",
-             ylabel="lowest loss so far, by the guide\nΣ (miss / resolution)²")
+    axes.set(xlim=(-0.5, len(course) - 0.5), xlabel="round of the descent (0: best of the draws)",
+             ylabel=f"{name} by the guide / {_unit(name)}")
 
 
 def _draw_values(axes: Axes, run: DesignRun, name: str) -> None:
