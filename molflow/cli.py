@@ -172,7 +172,7 @@ def evaluate(
     Console().print(table)
 
 
-def _read(file: Path) -> list:  # type: ignore[type-arg]
+def _read(file: Path) -> list:
     """Molecules of a file; broken records are named on stderr. Raises ValueError if none is left."""
     from molflow import grade
 
@@ -238,7 +238,7 @@ def train_property(out: Out, config: Config = "guide", data: Data = None, resume
     _train(PropertyTraining, PropertyTask, "property", out, config, data, resume, accelerator, devices, minutes)
 
 
-def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes) -> None:  # type: ignore[no-untyped-def]
+def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes) -> None:
     import math
 
     from molflow.data.store import MoleculeStore, data_folder

@@ -122,7 +122,7 @@ def _map(chunks: list[list[tuple[str, str, str]]], workers: int) -> Iterator[lis
 
 
 def _read_chunk(rows: list[tuple[str, str, str]]) -> list[Record]:
-    RDLogger.DisableLog("rdApp.*")
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # numpy's way of saying that text was left over
         return [read_record(*row) for row in rows]

@@ -215,6 +215,6 @@ class MoleculeField:
     network: VelocityNetwork
     mask: Tensor
 
-    def __call__(self, t: Tensor, state: State, memory: State | None) -> tuple[State, State]:
-        endpoint = self.network(t, state, self.mask, memory).endpoint(t, state, self.mask)
-        return endpoint_to_velocity(endpoint, state, t), endpoint
+    def __call__(self, t: Tensor, x: State, memory: State | None) -> tuple[State, State]:
+        endpoint = self.network(t, x, self.mask, memory).endpoint(t, x, self.mask)
+        return endpoint_to_velocity(endpoint, x, t), endpoint
