@@ -33,11 +33,18 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except (InputError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        fail(str(error), 2)
+        fail(sentence(error), 2)
     except (OSError, MemoryError, RuntimeError) as error:
-        fail(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}", 1)
+        fail(f"failed: {sentence(error)}", 1)
     except KeyboardInterrupt:
         fail("stopped", 130)
+
+
+def sentence(error: BaseException) -> str:
+    """What an exception says, in one line and without the operating system's number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def fail(message: str, status: int) -> None:
