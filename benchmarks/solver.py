@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -94,6 +95,8 @@ def memory(steps: Sequence[int], weights: Path, device: torch.device, seed: int)
                         "skipped": f"about {expected:.0f} MB, more than half of what is free"}
             else:
                 # Spawned, not forked: a forked child starts with its parent's memory.
+                # glibc keeps freed blocks of up to 32 MB; told to give them back, resident memory is memory in use
+                os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     work = pool.submit(_gradient, count, checkpoint, weights if trained else None, device.type, seed)
                     row |= work.result()
