@@ -1,4 +1,4 @@
-"""Small networks with random weights, saved as real weights are: for tests of everything around the networks."""
+"""What many tests share: real molecules, and small networks with random weights, saved as real weights are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from molflow.data.prior import BINS, Prior
+from molflow.molecules.convert import Molecule
 from molflow.molecules.elements import QM9
+from molflow.molecules.io import read_sdf
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import VelocityConfig, VelocityNetwork
 from molflow.nn.weights import Card, save_weights
+
+# Time limits on single examples would only measure how busy the machine is.
+settings.register_profile("molflow", deadline=None)
+settings.load_profile("molflow")
+
+
+@pytest.fixture(scope="session")
+def qm9() -> list[Molecule]:
+    molecules, skipped = read_sdf(Path(__file__).parent / "molecules" / "qm9_sample.sdf")
+    assert len(molecules) == 61 and not skipped
+    return molecules
 
 
 @pytest.fixture(scope="session")

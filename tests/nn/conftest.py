@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
 from torch import Tensor, nn
 
 from molflow.flow.path import interpolate
@@ -13,19 +11,7 @@ from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, collate
 from molflow.molecules.elements import QM9
-from molflow.molecules.io import read_sdf
 from molflow.molecules.state import MoleculeSpace, encode
-
-# Time limits on single examples would only measure how busy the machine is.
-settings.register_profile("molflow", deadline=None)
-settings.load_profile("molflow")
-
-
-@pytest.fixture(scope="session")
-def qm9() -> list[Molecule]:
-    molecules, skipped = read_sdf(Path(__file__).parents[1] / "molecules" / "qm9_sample.sdf")
-    assert len(molecules) == 61 and not skipped
-    return molecules
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 
 from molflow.data.store import MoleculeStore
 from molflow.molecules.convert import Molecule
-from molflow.molecules.io import read_sdf
-
-# Time limits on single examples would only measure how busy the machine is.
-settings.register_profile("molflow", deadline=None)
-settings.load_profile("molflow")
-
-
-@pytest.fixture(scope="session")
-def qm9() -> list[Molecule]:
-    molecules, skipped = read_sdf(Path(__file__).parents[1] / "molecules" / "qm9_sample.sdf")
-    assert len(molecules) == 61 and not skipped
-    return molecules
 
 
 @pytest.fixture(scope="session")
