@@ -176,8 +176,8 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
 
 
 def is_whole(batch: MoleculeBatch) -> Tensor:
-    """(B,) bool: every atom has its valence, and all hang together."""
-    return molecules_stable(stable_by_bonds(batch), batch) & connected(batch)
+    """(B,) bool: every atom has its valence, all hang together, and the charges add up to none, as in QM9."""
+    return molecules_stable(stable_by_bonds(batch), batch) & connected(batch) & (batch.charges.sum(1) == 0)
 
 
 @dataclass(frozen=True)

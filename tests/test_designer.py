@@ -95,6 +95,16 @@ def test_real_molecules_are_whole_and_damaged_ones_are_not():
     assert not is_whole(without).any()
 
 
+def test_an_ion_is_not_whole():
+    """Ammonium's valences are all filled, but the molecules of QM9 are neutral, and so are the guides' answers."""
+    bonds = torch.zeros(1, 5, 5, dtype=torch.int64)
+    bonds[0, 0, 1:] = bonds[0, 1:, 0] = 1
+    numbers, charges = torch.tensor([[7, 1, 1, 1, 1]]), torch.tensor([[1, 0, 0, 0, 0]])
+    assert not is_whole(MoleculeBatch(torch.randn(1, 5, 3), numbers, charges, bonds)).any()
+    numbers[0, 0], charges[0, 0] = 6, 0
+    assert is_whole(MoleculeBatch(torch.randn(1, 5, 3), numbers, charges, bonds)).all()
+
+
 @pytest.mark.parametrize(("changes", "word"), [
     ({"n": 0}, "at least 1"), ({"n": -4}, "at least 1"), ({"atoms": 500}, "5 to 9"), ({"atoms": 1}, "5 to 9"),
     ({"targets": {"colour": 1}}, "colour"), ({"targets": {"gap": "5 D"}}, "unit"), ({"targets": {}}, "target"),
