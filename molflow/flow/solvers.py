@@ -1,7 +1,7 @@
 """Integrating dx/dt = u(t, x) in either direction, with exact gradients in bounded memory.
 
-Explicit Runge-Kutta methods on a given time grid (Hairer, Norsett & Wanner, Solving ODEs I, sec. II.1), and
-the adaptive Dormand-Prince method of torchdiffeq. Gradients are those of the discrete solution: a gradient of
+Explicit Runge-Kutta methods (Hairer, Norsett & Wanner, Solving ODEs I, sec. II.1) and the two-step Adams-Bashforth
+method (sec. III.1, III.5) on a given time grid, and the adaptive Dormand-Prince method of torchdiffeq. Gradients are those of the discrete solution: a gradient of
 the loss that is really being computed, which a line search needs; the continuous adjoint is not (Ben-Hamu et
 al. 2024, D-Flow, arXiv 2402.14017, likewise back-propagate through the solver with checkpoints).
 """
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from molflow.flow.state import State, add, batch_size
 
-Method = Literal["euler", "midpoint", "heun", "rk4"]
+Method = Literal["euler", "adams", "midpoint", "heun", "rk4"]
 
 
 class VelocityField(Protocol):
@@ -67,8 +67,10 @@ class _Tableau:
     weights: tuple[float, ...]
 
 
+_EULER = _Tableau((0.0,), ((),), (1.0,))
 _TABLEAUX: dict[Method, _Tableau] = {
-    "euler": _Tableau((0.0,), ((),), (1.0,)),
+    "euler": _EULER,
+    "adams": _EULER,  # one evaluation a step; `_step` adds what the step before knows
     "midpoint": _Tableau((0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
     "heun": _Tableau((0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
     "rk4": _Tableau(
@@ -109,7 +111,8 @@ def integrate(
         x: state at grid[0], {key: (B, ...)}.
         grid: (T + 1,) strictly increasing or strictly decreasing times. Keep it on the CPU: its values are
             read one by one.
-        method: "euler" (order 1), "midpoint", "heun" (order 2) or "rk4" (order 4, the classical one).
+        method: "euler" (order 1), "adams" (order 2 at Euler's cost: the slope is extrapolated from the step before;
+            the first step is Euler's), "midpoint", "heun" (order 2) or "rk4" (order 4, the classical one).
         checkpoint: keep only the states (and memories) at the grid times for the backward pass and compute
             the inside of each step again there. Gradients are the same, to x and to the field's parameters;
             activation memory is that of one step, time one more forward pass.
@@ -122,11 +125,18 @@ def integrate(
     tableau = _TABLEAUX[method]
     states = [x]
     memory: State | None = None
+    slope: State | None = None
+    taken = 0.0
     for start, stop in pairwise(times):
+        h = stop - start
+        # x + h (u + (h / 2 h_before) (u - u_before)): the slope in the middle of the step, by a straight line
+        share = h / (2 * taken) if method == "adams" and slope else 0.0
+        arguments = field, tableau, start, h, x, memory, slope if share else None, share
         if checkpoint:
-            x, memory = recompute(_step, field, tableau, start, stop - start, x, memory, use_reentrant=False)
+            x, memory, slope = recompute(_step, *arguments, use_reentrant=False)
         else:
-            x, memory = _step(field, tableau, start, stop - start, x, memory)
+            x, memory, slope = _step(*arguments)
+        taken = h
         if trajectory:
             states.append(x)
     return Solution(x, nfe_of(method, len(times) - 1), states if trajectory else None)
@@ -163,8 +173,11 @@ def integrate_adaptive(
 
 
 def _step(
-    field: VelocityField, tableau: _Tableau, t: float, h: float, x: State, memory: State | None
-) -> tuple[State, State | None]:
+    field: VelocityField, tableau: _Tableau, t: float, h: float, x: State, memory: State | None,
+    before: State | None, share: float,
+) -> tuple[State, State | None, State]:
+    """x after one step, the field's memory, and u at the step's start; with ``before``, u at the start of the step
+    before, u is replaced by (1 + share) u - share before."""
     like = next(iter(x.values()))
     size = batch_size(x)
     slopes: list[State] = []
@@ -172,7 +185,9 @@ def _step(
         time = like.new_full((size,), t + node * h)
         slope, memory = field(time, _combine(x, slopes, row, h), memory)
         slopes.append(slope)
-    return _combine(x, slopes, tableau.weights, h), memory
+    if before is not None:
+        return _combine(x, [slopes[0], before], (1 + share, -share), h), memory, slopes[0]
+    return _combine(x, slopes, tableau.weights, h), memory, slopes[0]
 
 
 def _combine(x: State, slopes: list[State], weights: tuple[float, ...], h: float) -> State:

@@ -23,7 +23,7 @@ from molflow.flow.solvers import (
 from molflow.flow.state import State, per_sample
 
 METHODS: tuple[Method, ...] = get_args(Method)
-ORDER = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
+ORDER = {"euler": 1, "adams": 2, "midpoint": 2, "heun": 2, "rk4": 4}
 F64 = torch.float64
 B, D = 3, 4
 
@@ -54,25 +54,33 @@ def swung(x0: Tensor, t: float) -> Tensor:
     return torch.tan(torch.atan(x0) + math.sin(3 * t) / 6)
 
 
+def discrete_map(method: Method, steps: int) -> Tensor:
+    """What a method makes of x' = A x in equal steps from 0 to 1."""
+    hA = A / steps
+    if method == "adams":
+        before, now = torch.eye(D, dtype=F64), torch.eye(D, dtype=F64) + hA
+        for _ in range(steps - 1):
+            before, now = now, now + hA @ (1.5 * now - 0.5 * before)
+        return now
+    # an s-stage Runge-Kutta method of order s: sum_k (hA)^k / k!, k <= s, at every step
+    R = sum(torch.matrix_power(hA, k) / math.factorial(k) for k in range(ORDER[method] + 1))
+    return torch.matrix_power(R, steps)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_linear_field_gives_the_methods_own_polynomial(method: Method) -> None:
-    # An s-stage method of order s maps x' = A x by sum_k (hA)^k / k!, k <= s, exactly.
-    steps, h = 7, 1 / 7
-    R = sum(torch.matrix_power(h * A, k) / math.factorial(k) for k in range(ORDER[method] + 1))
     x = randn(B, D)
-    got = integrate(memoryless(linear), {"x": x}, grid=time_grid(steps), method=method)
-    torch.testing.assert_close(got.state["x"], x @ torch.matrix_power(R, steps).T, rtol=1e-13, atol=1e-13)
+    got = integrate(memoryless(linear), {"x": x}, grid=time_grid(7), method=method)
+    torch.testing.assert_close(got.state["x"], x @ discrete_map(method, 7).T, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_gradient_is_the_transposed_jacobian_of_the_discrete_map(method: Method, checkpoint: bool) -> None:
-    steps, h = 7, 1 / 7
-    R = sum(torch.matrix_power(h * A, k) / math.factorial(k) for k in range(ORDER[method] + 1))
     x, c = randn(B, D).requires_grad_(), randn(B, D, seed=2)
-    out = integrate(memoryless(linear), {"x": x}, grid=time_grid(steps), method=method, checkpoint=checkpoint)
+    out = integrate(memoryless(linear), {"x": x}, grid=time_grid(7), method=method, checkpoint=checkpoint)
     (grad,) = torch.autograd.grad((c * out.state["x"]).sum(), x)
-    torch.testing.assert_close(grad, c @ torch.matrix_power(R, steps), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(grad, c @ discrete_map(method, 7), rtol=1e-13, atol=1e-13)
 
 
 def test_fine_steps_reach_the_matrix_exponential_and_its_gradient() -> None:
@@ -109,7 +117,7 @@ def test_forward_then_backward_returns(method: Method) -> None:
         back = integrate(memoryless(swinging), end, grid=grid.flip(0), method=method).state
         errors.append(max((back[k] - x[k]).abs().max().item() for k in x))
     assert errors[1] < errors[0] * 0.65
-    assert errors[1] < {"euler": 0.2, "midpoint": 5e-3, "heun": 5e-3, "rk4": 1e-6}[method]
+    assert errors[1] < {"euler": 0.2, "adams": 2e-2, "midpoint": 5e-3, "heun": 5e-3, "rk4": 1e-6}[method]
 
 
 @pytest.mark.parametrize(
