@@ -1,9 +1,10 @@
 """Integrating dx/dt = u(t, x) in either direction, with exact gradients in bounded memory.
 
 Explicit Runge-Kutta methods (Hairer, Norsett & Wanner, Solving ODEs I, sec. II.1) and the two-step Adams-Bashforth
-method (sec. III.1, III.5) on a given time grid, and the adaptive Dormand-Prince method of torchdiffeq. Gradients are those of the discrete solution: a gradient of
-the loss that is really being computed, which a line search needs; the continuous adjoint is not (Ben-Hamu et
-al. 2024, D-Flow, arXiv 2402.14017, likewise back-propagate through the solver with checkpoints).
+method (sec. III.1, III.5) on a given time grid, and the adaptive Dormand-Prince method of torchdiffeq. Gradients
+are those of the discrete solution: a gradient of the loss that is really being computed, which a line search
+needs; the continuous adjoint is not (Ben-Hamu et al. 2024, D-Flow, arXiv 2402.14017, likewise back-propagate
+through the solver with checkpoints).
 """
 
 from __future__ import annotations
