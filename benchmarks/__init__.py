@@ -6,6 +6,10 @@ its results as a plain dict, ``tables(results)`` shows them. The parameters of `
 
 BENCHMARKS = {
     "solver": "benchmarks.solver",
+    "training": "benchmarks.training",
     "qm9-unconditional": "benchmarks.qm9_unconditional",
+    "qm9-learning": "benchmarks.learning",
+    "qm9-steps": "benchmarks.steps",
     "qm9-targets": "benchmarks.qm9_targets",
+    "qm9-likelihood": "benchmarks.likelihood",
 }

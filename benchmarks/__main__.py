@@ -34,12 +34,13 @@ def list_() -> None:
 def run(
     name: Annotated[str, typer.Argument(help="One of `list`.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.json and NAME.md.")],
-    n: Annotated[int | None, typer.Option(help="How many samples, problems or molecules.")] = None,
+    n: Annotated[int | None, typer.Option(help="How many samples, problems, molecules or steps.")] = None,
     seed: Annotated[int, typer.Option(help="Drives everything that is drawn.")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of weights instead of the shipped one.")] = None,
     steps: Annotated[str | None, typer.Option(help="solver: numbers of steps to measure memory at, 2,4,8.")] = None,
     properties: Annotated[str | None, typer.Option(help="qm9-targets: only these, gap,mu.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="training: a generator's recipe or TOML file.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="qm9-targets: skip what is there already; several "
                                                           "processes can share one --out this way.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
@@ -53,6 +54,7 @@ def run(
         raise InputError(f"--n must be at least 1, got {n}")
     options: dict[str, Any] = {
         "n": n, "device": device, "weights": weights, "steps": _items(steps, _count), "properties": _items(properties),
+        "recipe": recipe,
     }
     from benchmarks.record import execute  # only now: torch takes seconds to import
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from benchmarks.record import write
 from molflow.data.qm9 import EXPECTED
 from molflow.data.store import DataError, MoleculeStore, data_folder
-from molflow.molecules.convert import unbatch
+from molflow.molecules.convert import Molecule, unbatch
 
 MISSING = "no prepared data here (`molflow data prepare qm9`)"
 
@@ -32,9 +33,9 @@ def load_qm9() -> MoleculeStore | None:
     return store
 
 
-def smiles_of(store: MoleculeStore, path: Path, members: np.ndarray) -> set[str]:
-    """SMILES of the valid ones among the given molecules; kept beside the data's file ``path``, found again by what
-    is in it, which molecules they are, and by RDKit's version.
+def smiles_of(store: MoleculeStore, path: Path, members: np.ndarray, pool: Executor) -> set[str]:
+    """SMILES of the valid ones among the given molecules, found out by ``pool``; kept beside the data's file ``path``,
+    found again by what is in it, which molecules they are, and by RDKit's version.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -43,7 +44,11 @@ def smiles_of(store: MoleculeStore, path: Path, members: np.ndarray) -> set[str]
     if cache.exists():
         return set(cache.read_text().split())
     found: set[str] = set()
-    for part in tqdm(torch.as_tensor(members).split(500), desc="training SMILES"):
-        found |= {molecule.smiles for molecule in unbatch(store.batch(part)) if molecule.is_valid and molecule.smiles}
+    for part in tqdm(torch.as_tensor(members).split(10_000), desc="training SMILES"):
+        found |= {smiles for smiles in pool.map(_smiles, unbatch(store.batch(part)), chunksize=250) if smiles}
     write(cache, "\n".join(sorted(found)) + "\n")
     return found
+
+
+def _smiles(molecule: Molecule) -> str | None:
+    return molecule.smiles if molecule.is_valid else None

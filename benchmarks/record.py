@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.memory import peak_mb
+from benchmarks.tables import Picture
 from molflow import provenance
 
 
@@ -69,14 +70,18 @@ class Parts:
 
 def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *, resume: bool = False,
             overwrite: bool = False) -> dict[str, Any]:
-    """Run ``module``, print its tables, write ``out``/NAME.json and .md, and return the record."""
+    """Run ``module``, print its tables, write ``out``/NAME.json, .md and pictures, and return the record.
+
+    A ``run`` that takes ``parts`` is given a `Parts`; one that takes ``pictures`` a list to put each `Picture` in.
+    """
     check_free(out, name, resume=resume, overwrite=overwrite)
     out.mkdir(parents=True, exist_ok=True)
     if overwrite and _parts_folder(out, name).exists():
         shutil.rmtree(_parts_folder(out, name))
     revision = _commit()  # of the code as it was loaded, not as it is hours later
     parameters = inspect.signature(module.run).parameters
-    settings = {key: options.get(key, parameter.default) for key, parameter in parameters.items() if key != "parts"}
+    settings = {key: options.get(key, parameter.default) for key, parameter in parameters.items()
+                if key not in ("parts", "pictures")}
     shown = {key: value for key, value in settings.items() if key != "seed"}
     if "weights" in shown:
         shown["weights"] = _fingerprints(shown["weights"])
@@ -84,6 +89,9 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
         # which properties are measured says nothing about how
         same = plain({key: value for key, value in {**shown, "seed": settings["seed"]}.items() if key != "properties"})
         settings["parts"] = Parts(_parts_folder(out, name), same, revision)
+    pictures: list[Picture] = []
+    if "pictures" in parameters:
+        settings["pictures"] = pictures
 
     begun = time.perf_counter()
     results = module.run(**settings)
@@ -100,20 +108,25 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
     })
     tables = module.tables(record["results"])
     write(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
-    write(out / f"{name}.md", "\n\n".join([_headline(record), *(table.markdown() for table in tables)]) + "\n")
+    files = [f"{name}.{picture.name}.png" for picture in pictures]
+    for file, picture in zip(files, pictures, strict=True):
+        write(out / file, picture.png)
+    page = [_headline(record), *(table.markdown() for table in tables),
+            *(picture.markdown(file) for file, picture in zip(files, pictures, strict=True))]
+    write(out / f"{name}.md", "\n\n".join(page) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width of its own
     for table in tables:
         console.print(table.rich())
-    print(f"written to {out / name}.json and .md")
+    print(f"written to {out / name}.json and .md" + (f", {len(files)} pictures" if files else ""))
     return record
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Under another name first, so that nobody meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A table that can be printed and written."""
+"""Tables that can be printed and written, and pictures."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ class Table:
         return "\n".join(lines + (["", self.note] if self.note else []))
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that stands beside the tables as NAME.png; ``note`` stands below."""
+
+    name: str
+    title: str
+    png: bytes
+    note: str = ""
+
+    def markdown(self, file: str) -> str:
+        lines = [f"**{self.title}**", "", f"![{self.title}]({file})"]
+        return "\n".join(lines + (["", self.note] if self.note else []))
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """So many significant digits; a dash where there is no number."""
     if value is None:
@@ -43,6 +57,8 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction of 1 in per cent."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
+def percent(fraction: float | None, error: float | None = None) -> str:
+    """A fraction of 1 in per cent, with its standard error if there is one."""
+    if fraction is None:
+        return "–"
+    return f"{100 * fraction:.1f}" + ("" if error is None else f" ± {number(100 * error, 1)}")

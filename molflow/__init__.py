@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from molflow.designer import Budget, DesignRun, design, sample
-    from molflow.grade import evaluate, predict
+    from molflow.grade import evaluate, likelihood, predict
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "predict", "sample"]
+__all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "likelihood", "predict", "sample"]
 
 _HOME = {"Budget": "designer", "DesignRun": "designer", "design": "designer", "sample": "designer",
-         "evaluate": "grade", "predict": "grade"}
+         "evaluate": "grade", "likelihood": "grade", "predict": "grade"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Molecules with the properties you ask for.")
@@ -146,14 +149,31 @@ def predict(
     if out and out.exists() and not overwrite:
         raise InputError(f"{out} exists: choose another name or give --overwrite")
     molecules = _read(file)
-    table = grade.predict(molecules, model=model, device=device)
-    if out:
-        part = out.with_name(out.name + ".part")
-        table.to_csv(part, index=False)
-        part.replace(out)
-        print(f"{len(table)} molecules, written to {out}")
-    else:
-        print(table.round(4).to_csv(index=False), end="")
+    _deliver(grade.predict(molecules, model=model, device=device), out)
+
+
+@app.command()
+def likelihood(
+    file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
+    out: Annotated[Path | None, typer.Option(help="CSV file to write instead of printing.")] = None,
+    steps: Annotated[int, typer.Option(help="Solver steps, each four evaluations of the network.")] = 32,
+    draws: Annotated[int, typer.Option(help="Independent estimates, whose mean is given with its error.")] = 4,
+    probes: Annotated[int, typer.Option(help="Random vectors for the trace at each evaluation.")] = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    generator: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Bound the log-likelihood (nats) of the molecules in a file under the flow, given their numbers of atoms."""
+    from molflow import grade
+
+    if out and out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    molecules = _read(file)
+    with live() as tell:
+        table = grade.likelihood(molecules, generator=generator, steps=steps, draws=draws, probes=probes, seed=seed,
+                                 device=device, progress=tell)  # type: ignore[arg-type]
+    _deliver(table, out)
 
 
 @app.command()
@@ -193,6 +213,18 @@ def _read(file: Path) -> list:
     return molecules
 
 
+def _deliver(table: pd.DataFrame, out: Path | None) -> None:
+    """Write a table to a CSV file, whole or not at all, or print it."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = out.with_name(out.name + ".part")
+        table.to_csv(part, index=False)
+        part.replace(out)
+        print(f"{len(table)} molecules, written to {out}")
+    else:
+        print(table.round(4).to_csv(index=False), end="")
+
+
 @data.command("prepare")
 def prepare(
     name: Annotated[str, typer.Argument(help="Data set; qm9.")],
@@ -223,32 +255,38 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in -
 Devices = Annotated[int, typer.Option(help="GPUs, or CPU processes.")]
 Minutes = Annotated[float | None, typer.Option(help="Stop after this long; --resume goes on.")]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Start = Annotated[Path | None, typer.Option(help="Weights to begin with instead of random ones.")]
 
 
 @train.command("generator")
 def train_generator(out: Out, config: Config = "generator", data: Data = None, resume: Resume = False,
-                    accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
+                    accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
+                    start: Start = None) -> None:
     """Train the flow; writes generator.safetensors and its card into --out."""
     from molflow.training.config import GeneratorConfig
     from molflow.training.generator import GeneratorTask
 
-    _train(GeneratorConfig, GeneratorTask, "generator", out, config, data, resume, accelerator, devices, minutes)
+    _train(GeneratorConfig, GeneratorTask, "generator", out, config, data, resume, accelerator, devices, minutes,
+           start)
 
 
 @train.command("property")
 def train_property(out: Out, config: Config = "guide", data: Data = None, resume: Resume = False,
-                   accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
+                   accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
+                   start: Start = None) -> None:
     """Train a property network; writes property.safetensors and its card into --out."""
     from molflow.training.config import PropertyTraining
     from molflow.training.properties import PropertyTask
 
-    _train(PropertyTraining, PropertyTask, "property", out, config, data, resume, accelerator, devices, minutes)
+    _train(PropertyTraining, PropertyTask, "property", out, config, data, resume, accelerator, devices, minutes,
+           start)
 
 
-def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes) -> None:
+def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes, start) -> None:
     import math
 
     from molflow.data.store import MoleculeStore, data_folder
+    from molflow.nn.weights import fill
     from molflow.training import config as configuration
     from molflow.training.export import export
     from molflow.training.trainer import train as run
@@ -256,6 +294,8 @@ def _train(settings, task, name, out, config, data, resume, accelerator, devices
     chosen = configuration.load(settings, config)
     store = MoleculeStore.load(data or data_folder() / "qm9.safetensors")
     job = task(chosen, store)
+    if start:
+        fill(job.network, start)
     figures = run(job, out, resume=resume, accelerator=accelerator, devices=devices,
                   stop_after=math.inf if minutes is None else 60 * minutes)
     export(job, out, out / f"{name}.safetensors", figures)

@@ -12,6 +12,9 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
+from molflow import likelihood
+from molflow.molecules.io import write_sdf
+
 REAL = Path(__file__).parent / "molecules" / "qm9_sample.sdf"
 
 
@@ -106,6 +109,50 @@ def test_sample_predict_evaluate(tiny_weights, tmp_path):
     assert judged.returncode == 0, judged.stderr
     figures = json.loads(judged.stdout)
     assert figures["n"] == 61 and figures["valid"] == 1.0
+
+
+def test_likelihood_writes_what_the_function_returns(tiny_weights, qm9, tmp_path):
+    file, table = tmp_path / "few.sdf", tmp_path / "table.csv"
+    write_sdf(file, qm9[:3])
+    options = ["--steps", 2, "--draws", 3, "--seed", 5, "--generator", tiny_weights["generator"]]
+    done = molflow("likelihood", file, "--out", table, *options)
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(table)
+    wanted = likelihood(file, steps=2, draws=3, seed=5, generator=tiny_weights["generator"])
+    assert list(written) == list(wanted) == ["name", "smiles", "n_atoms", "log_p", "log_p_error", "note"]
+    assert written["log_p"].to_list() == pytest.approx(wanted["log_p"].to_list(), rel=1e-4)
+    assert written["n_atoms"].to_list() == [len(m.numbers) for m in qm9[:3]]
+    assert (written["log_p_error"] > 0).all()
+
+    refused(molflow("likelihood", file, "--out", table, *options), "overwrite")
+    printed = molflow("likelihood", file, *options)
+    assert printed.returncode == 0 and len(printed.stdout.splitlines()) == 4
+
+
+def test_molecules_beyond_the_flow_get_a_note_and_no_number(tiny_weights, qm9, tmp_path):
+    odd = REAL.read_text().split("$$$$\n")[0].replace(" C   0", " Si  0")  # silane out of methane
+    write_sdf(tmp_path / "real.sdf", qm9[1:2])
+    both = tmp_path / "both.sdf"
+    both.write_text(odd + "$$$$\n" + (tmp_path / "real.sdf").read_text())
+    done = molflow("likelihood", both, "--steps", 1, "--draws", 1, "--generator", tiny_weights["generator"], "--out",
+                   tmp_path / "t.csv")
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(tmp_path / "t.csv")
+    assert written["log_p"].isna().tolist() == [True, False] and written["log_p_error"].isna().all()
+    assert "14" in written["note"][0]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["missing.sdf"], ["missing.sdf"]),
+    (["no.sdf"], ["no.sdf", "SDF"]),
+    ([REAL, "--steps", 0], ["steps"]),
+    ([REAL, "--draws", 0], ["draws"]),
+    ([REAL, "--generator", "none.safetensors"], ["none.safetensors"]),
+])
+def test_bad_input_to_likelihood(tmp_path, arguments, words):
+    (tmp_path / "no.sdf").write_text("this is not a molecule file\n")
+    refused(molflow("likelihood", *arguments, "--out", tmp_path / "t.csv", cwd=tmp_path), *words)
+    assert [p.name for p in tmp_path.iterdir()] == ["no.sdf"]
 
 
 def test_broken_records_are_skipped_counted_and_named(tmp_path):

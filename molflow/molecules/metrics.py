@@ -17,6 +17,7 @@ VALID = "valid"
 CONNECTED = "connected"
 UNIQUE = "unique"
 VALID_UNIQUE = "valid_unique"
+NEUTRAL = "neutral"
 NOVEL = "novel"
 
 _CHUNK = 512  # molecules a batch: the pairs of 512 molecules of 100 atoms need a few hundred MB
@@ -37,6 +38,7 @@ def evaluate(
         `atom_stability_bonds`, `molecule_stability_bonds`: the same by generated bonds and formal charges.
         `valid`: of all molecules, those RDKit sanitises whole, closed-shell and in one piece (`Molecule.is_valid`).
         `connected`: of all molecules, those in one piece by their generated bonds.
+        `neutral`: without a net charge, of the valid molecules (0 if none is valid).
         `unique`: distinct SMILES, of the valid molecules (0 if none is valid).
         `valid_unique`: distinct SMILES of valid molecules, of all molecules.
         `novel`: SMILES not in `training_smiles`, of the distinct SMILES (0 if none); absent without a training set.
@@ -49,10 +51,12 @@ def evaluate(
     n = len(molecules)
     smiles = [molecule.smiles for molecule in molecules if molecule.is_valid]
     distinct = set(smiles)
+    neutral = sum(molecule.is_valid and not molecule.charges.sum() for molecule in molecules)
     result = {
         N: float(n),
         **_graph_fractions(molecules),
         VALID: len(smiles) / n,
+        NEUTRAL: neutral / max(len(smiles), 1),
         UNIQUE: len(distinct) / max(len(smiles), 1),
         VALID_UNIQUE: len(distinct) / n,
     }

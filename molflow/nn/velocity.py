@@ -218,3 +218,18 @@ class MoleculeField:
     def __call__(self, t: Tensor, x: State, memory: State | None) -> tuple[State, State]:
         endpoint = self.network(t, x, self.mask, memory).endpoint(t, x, self.mask)
         return endpoint_to_velocity(endpoint, x, t), endpoint
+
+
+@dataclass
+class PureField:
+    """The same flow as a function of time and state alone, for what needs an ODE: u given x̂(1), after x̂(1) given
+    nothing, at the same t and x. Two evaluations of the network, as in training.
+    """
+
+    network: VelocityNetwork
+    mask: Tensor
+
+    def __call__(self, t: Tensor, x: State, memory: State | None) -> tuple[State, None]:
+        field = MoleculeField(self.network, self.mask)
+        _, estimate = field(t, x, None)
+        return field(t, x, estimate)[0], None

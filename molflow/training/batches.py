@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-POOL = 40  # batches sorted by size together: long enough for padding below 10 %, short enough to stay random
+POOL = 40
+"""Batches sorted by size together: enough that padding is a few per cent (of QM9's pairs of atoms 3 % in batches of 64,
+5 % in batches of 1,024), few enough that which molecules meet stays random."""
 
 
 class Buckets:

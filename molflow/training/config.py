@@ -37,6 +37,7 @@ class Run:
         compile: whether to compile the network first: minutes on a CPU, a third faster afterwards.
         workers: processes that prepare batches; 0 does it in between.
         precision: ``bf16`` (autocast; float32 weights, positions and times) or ``float32``.
+        weights: what the finished weights are written in, ``float32`` or ``float16``, half the size.
     """
 
     part: Part = "half_b"
@@ -50,6 +51,7 @@ class Run:
     ema: float = 0.999
     clip: float = 1.0
     precision: Literal["bf16", "float32"] = "bf16"
+    weights: Literal["float32", "float16"] = "float32"
     compile: bool = True
     workers: int = 0
     seed: int = 0
@@ -57,7 +59,8 @@ class Run:
     validate_minutes: float = 15.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("part", get_args(Part)), ("precision", ("bf16", "float32"))):
+        choices = {"part": get_args(Part), "precision": ("bf16", "float32"), "weights": ("float32", "float16")}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"run.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if not 1 <= self.batch_size <= self.molecules:
@@ -86,7 +89,7 @@ class PropertyTraining:
 
 
 def load(kind: type[T], source: str | Path) -> T:
-    """Settings of one kind from a TOML file, or from a recipe: ``generator``, ``guide``, ``evaluator``.
+    """Settings of one kind from a TOML file, or from a recipe: ``generator``, ``guide``, ...
 
     Raises ConfigError with the offending key, FileNotFoundError if there is neither recipe nor file of that name.
     """

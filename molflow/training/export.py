@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from molflow import provenance
 from molflow.data.prior import Prior
@@ -18,8 +19,12 @@ from molflow.training.generator import GeneratorTask
 from molflow.training.properties import PropertyTask
 
 
+@rank_zero_only
 def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, metrics: dict[str, Any]) -> None:
-    """Write the averaged weights of the run in ``run_folder`` to ``path`` (safetensors) with their card."""
+    """Write the averaged weights of the run in ``run_folder`` to ``path`` (safetensors) with their card.
+
+    Where several processes train together, the first of them does it.
+    """
     saved = torch.load(run_folder / "state.ckpt", map_location="cpu", weights_only=True)
     # AveragedModel stores the network under "module." beside a counter
     weights = {key.removeprefix("module."): value for key, value in saved["ema"].items() if key != "n_averaged"}
@@ -30,14 +35,15 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
     training = {
         "data": task.store.source,
         "part": run.part,
-        "molecules_seen": saved["step"] * run.batch_size,
+        "molecules_seen": saved["molecules"],
         "molecules_planned": run.molecules,
         "hours": round(saved["seconds"] / 3600, 3),
         "settings": settings,
-        "command": " ".join(["molflow", *sys.argv[1:]]),
+        # a card travels: of an absolute path only the name says anything elsewhere
+        "command": " ".join(["molflow", *(Path(word).name if word.startswith("/") else word for word in sys.argv[1:])]),
         "commit": provenance.commit(),
         "machine": provenance.machine(),
     }
     kind = "generator" if isinstance(task, GeneratorTask) else "property"
     prior = Prior.of(task.store, qm9_split()[run.part], PROPERTIES).to_json() if kind == "generator" else None
-    save_weights(path, task.network, Card(kind, network, training, metrics, prior))
+    save_weights(path, task.network.to(getattr(torch, run.weights)), Card(kind, network, training, metrics, prior))

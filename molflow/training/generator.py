@@ -12,17 +12,25 @@ from molflow.flow.path import interpolate
 from molflow.flow.state import State
 from molflow.molecules.batch import pair_mask
 from molflow.molecules.elements import QM9
-from molflow.molecules.state import MoleculeSpace, encode
+from molflow.molecules.state import MoleculeSpace, centre
 from molflow.nn.velocity import VelocityNetwork
 from molflow.training.batches import Buckets
 from molflow.training.config import GeneratorConfig
 from molflow.training.pairing import pair
-from molflow.training.trainer import Batch
+from molflow.training.task import Batch
+
+CLASSES = {"types": QM9.elements, "charges": QM9.charges, "bonds": QM9.bonds}
+PADDING = -1
+"""Where there is no atom or pair: a class that is none, hence one-hot all zero, and no share in a cross-entropy."""
 
 
 @dataclass
 class GeneratorTask:
-    """The velocity network and what it learns from: molecules of ``config.run.part`` that have bonds."""
+    """The velocity network and what it learns from: molecules of ``config.run.part`` that have bonds.
+
+    Raises:
+        ValueError: one of them has an element, charge or bond order that QM9 lacks.
+    """
 
     config: GeneratorConfig
     store: MoleculeStore
@@ -40,34 +48,52 @@ class GeneratorTask:
         return Buckets(members, self.store.sizes[members], self.config.run.batch_size, seed)
 
     def batch(self, step: int) -> Batch:
-        return self._noised(self.buckets[step], [self.config.run.seed, step])
+        return self._batch(self.buckets[step], [self.config.run.seed, step])
 
-    def _noised(self, members: Tensor, seed: list[int]) -> Batch:
-        molecules = self.store.batch(members)
-        generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
-        data = encode(molecules, QM9)
-        noise = pair(MoleculeSpace(molecules.mask, QM9).noise(generator), data, molecules.sizes)
-        # density 1.5 sqrt(t): a little more of the late times, where bond lengths are settled
-        t = torch.rand(len(molecules), generator=generator) ** (2 / 3)
-        alone = bool(torch.rand((), generator=generator) >= self.config.self_condition)
-        return {"t": t, "noise": noise, "data": data, "mask": molecules.mask, "alone": alone}
+    def _batch(self, members: Tensor, seed: list[int]) -> Batch:
+        """What only the processor can do, and small enough to be sent: paired positions, classes as int8."""
+        molecules, mask = (found := self.store.batch(members)), found.mask
+        number = hash(tuple(seed)) % 2**63
+        generator = torch.Generator().manual_seed(number)
+        positions = centre(molecules.positions, mask)
+        noise = centre(torch.randn(positions.shape, generator=generator), mask)
+        return {
+            # density 1.5 sqrt(t): a little more of the late times, where bond lengths are settled
+            "t": torch.rand(len(molecules), generator=generator) ** (2 / 3),
+            "alone": bool(torch.rand((), generator=generator) >= self.config.self_condition),
+            "seed": number,
+            "mask": mask,
+            "positions": positions,
+            "noise": pair(noise, positions, molecules.sizes),
+            "types": _classes(molecules.numbers, CLASSES["types"], mask),
+            "charges": _classes(molecules.charges, CLASSES["charges"], mask),
+            "bonds": _classes(molecules.bonds, CLASSES["bonds"], pair_mask(mask)),
+        }
+
+    def ends(self, batch: Batch) -> tuple[State, State]:
+        """Noise x(0) and data x(1) of a batch, on its device; noise of the classes is drawn here, by its seed."""
+        mask = batch["mask"]
+        generator = torch.Generator(mask.device).manual_seed(batch["seed"])
+        noise = {**MoleculeSpace(mask, QM9).noise(generator), "positions": batch["noise"]}
+        data = {"positions": batch["positions"],
+                **{key: _one_hot(batch[key], len(allowed)) for key, allowed in CLASSES.items()}}
+        return noise, data
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Velocity error of the positions, cross-entropy of the classes at the endpoint."""
-        t, mask, data = batch["t"], batch["mask"], batch["data"]
-        state = interpolate(batch["noise"], data, t)
+        t, mask = batch["t"], batch["mask"]
+        noise, data = self.ends(batch)
+        state = interpolate(noise, data, t)
         # zeros rather than None: a compiled network is then one graph, not two
         previous: State = {key: torch.zeros_like(value) for key, value in state.items()}
         if not batch["alone"]:
             with torch.no_grad():
                 previous = network(t, state, mask, previous).endpoint(t, state, mask)
         said = network(t, state, mask, previous)
-        wanted = data["positions"] - batch["noise"]["positions"]
+        error = (said.velocity - (data["positions"] - noise["positions"])) * mask[..., None]
         parts = {
-            "positions": (said.velocity - wanted).square().sum(-1)[mask].mean() / 3,
-            "types": _cross_entropy(said.types, data["types"], mask),
-            "charges": _cross_entropy(said.charges, data["charges"], mask),
-            "bonds": _cross_entropy(said.bonds, data["bonds"], pair_mask(mask)),
+            "positions": error.square().sum() / (3 * mask.sum()),
+            **{key: _cross_entropy(getattr(said, key), batch[key]) for key in CLASSES},
         }
         c = self.config
         loss = (parts["positions"] + c.weight_types * parts["types"] + c.weight_charges * parts["charges"]
@@ -76,12 +102,12 @@ class GeneratorTask:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        """The loss and its parts on 20 fixed batches of the validation split, positions by thirds of the time."""
+        """The loss and its parts on 20 fixed batches of the validation split, always self-conditioned."""
         network.eval()
         total: dict[str, float] = {}
         for step in range(20):
-            batch = self._noised(self.held_out[step], [1, step])
-            batch = {key: _to(value, device) for key, value in batch.items()}
+            batch = self._batch(self.held_out[step], [1, step])
+            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
             batch["alone"] = False
             loss, parts = self.loss(network, batch)
             for key, value in {"loss": loss, **parts}.items():
@@ -89,11 +115,18 @@ class GeneratorTask:
         return total
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits[mask], target[mask])
+def _classes(values: Tensor, allowed: tuple[int, ...], mask: Tensor) -> Tensor:
+    """The place of every value among those allowed, which ascend, as int8."""
+    known = torch.tensor(allowed)
+    place = torch.searchsorted(known, values).clamp_max(len(allowed) - 1)
+    if (strange := values[mask & (known[place] != values)]).numel():
+        raise ValueError(f"{int(strange[0])} is not one of {allowed}")
+    return torch.where(mask, place, PADDING).to(torch.int8)
 
 
-def _to(value: object, device: torch.device) -> object:
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value
+def _one_hot(classes: Tensor, count: int) -> Tensor:
+    return (classes[..., None] == torch.arange(count, device=classes.device)).float()
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.flatten(0, -2), classes.flatten().long(), ignore_index=PADDING)

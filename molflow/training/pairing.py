@@ -5,11 +5,10 @@ Equivariant flow matching (Klein et al. 2023, arXiv 2306.15030; Song et al. 2023
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-
-from molflow.flow.state import State
 
 
 def kabsch(source: Tensor, target: Tensor) -> Tensor:
@@ -21,17 +20,21 @@ def kabsch(source: Tensor, target: Tensor) -> Tensor:
     return u @ vt
 
 
-def pair(noise: State, data: State, sizes: Tensor, rounds: int = 2) -> State:
-    """The same noise with atoms permuted and positions rotated towards ``data``, alternating exact assignment
-    (Hungarian) and exact rotation (Kabsch). Types, charges and bonds stay independent of the data: they are
-    drawn for a position, not for an atom.
+def pair(noise: Tensor, target: Tensor, sizes: Tensor, rounds: int = 2) -> Tensor:
+    """The same noise (B, N, 3) with atoms permuted and positions rotated towards ``target`` (B, N, 3), alternating
+    exact assignment (Hungarian) and exact rotation (Kabsch); molecule b has its atoms in the first ``sizes[b]`` rows.
+
+    Only positions are paired: types, charges and bonds are drawn for a place, not for an atom, and stay independent
+    of the data.
     """
-    x, target = noise["positions"].clone(), data["positions"]
+    x, counts = noise, sizes.tolist()
     for step in range(rounds):
-        cost = torch.cdist(target, x).square().numpy()
-        for b, n in enumerate(sizes.tolist()):
-            _, order = linear_sum_assignment(cost[b, :n, :n])
-            x[b, :n] = x[b, torch.from_numpy(order)]
+        # float64 because the solver works in it: anything else it would copy, one molecule at a time
+        cost = torch.cdist(target.double(), x.double()).square().numpy()
+        order = np.tile(np.arange(x.shape[1]), (len(x), 1))
+        for b, n in enumerate(counts):
+            order[b, :n] = linear_sum_assignment(cost[b, :n, :n])[1]
+        x = x.gather(1, torch.from_numpy(order)[..., None].expand_as(x))
         if step < rounds - 1:
             x = x @ kabsch(x, target).transpose(1, 2)
-    return {**noise, "positions": x}
+    return x

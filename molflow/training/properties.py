@@ -13,7 +13,7 @@ from molflow.molecules.state import centre, encode
 from molflow.nn.property import PROPERTIES, RESOLUTION, PropertyNetwork
 from molflow.training.batches import Buckets
 from molflow.training.config import PropertyTraining
-from molflow.training.trainer import Batch
+from molflow.training.task import Batch
 
 
 @dataclass
@@ -51,8 +51,9 @@ class PropertyTask:
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean absolute error of each property over the field's own, averaged over the six."""
         error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
-        each = error.abs().mean(0) / error.new_tensor(list(RESOLUTION.values()))
-        return each.mean(), {}
+        # numbers one by one: a tensor made of a list would be copied to the GPU, and waited for
+        each = [miss / scale for miss, scale in zip(error.abs().mean(0), RESOLUTION.values(), strict=True)]
+        return torch.stack(each).mean(), {}
 
     @torch.no_grad()
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:

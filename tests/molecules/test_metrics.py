@@ -11,7 +11,7 @@ def test_real_molecules_score_full_marks(qm9: list[Molecule]) -> None:
     result = metrics.evaluate(qm9, training_smiles={qm9[0].smiles})
     ones = {
         metrics.ATOM_STABILITY_BONDS, metrics.MOLECULE_STABILITY_BONDS, metrics.VALID, metrics.CONNECTED,
-        metrics.UNIQUE, metrics.VALID_UNIQUE,
+        metrics.NEUTRAL, metrics.UNIQUE, metrics.VALID_UNIQUE,
     }  # fmt: skip
     assert {key for key, value in result.items() if value == 1.0} == ones
     assert result[metrics.N] == 61
@@ -38,6 +38,12 @@ def test_every_broken_molecule_counts(make, star) -> None:
     assert result[metrics.NOVEL] == 1 / 2
     assert result[metrics.MOLECULE_STABILITY_BONDS] == 4 / 5  # stable atoms do not make it one molecule
     assert result[metrics.ATOM_STABILITY_BONDS] == 19 / 20
+
+
+def test_a_net_charge_is_no_fault_but_is_counted(star) -> None:
+    ammonium, broken = star("N", 4, charge=1), star("C", 3)
+    result = metrics.evaluate([star("O", 2), ammonium, broken, star("B", 4, charge=-1)])
+    assert result[metrics.VALID] == 3 / 4 and result[metrics.NEUTRAL] == 1 / 3
 
 
 def test_nothing_valid_gives_zeros_and_nothing_at_all_an_error(star) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +40,23 @@ def store(qm9: list[Molecule]) -> MoleculeStore:
         units=("Bohr^3", "eV", "eV", "eV", "D", "cal/(mol K)"),
         source="61 molecules of QM9, properties made up but for the gap",
     )
+
+
+@pytest.fixture(scope="session")
+def as_large_as_qm9(store: MoleculeStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``qm9.safetensors``: the 61 molecules over and over, 130,831 of them, for commands to read."""
+    count, times = 130_831, 130_831 // 61 + 1
+    tiled = {key: value.repeat(times, *[1] * (value.dim() - 1)) for key, value in vars(store).items()
+             if isinstance(value, torch.Tensor)}
+    for key, entries in (("atom_ptr", ("positions", "numbers", "charges")), ("bond_ptr", ("bond_index", "bond_order"))):
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), vars(store)[key].diff().repeat(times).cumsum(0)])
+        tiled[key] = ends[: count + 1]
+        tiled |= {entry: tiled[entry][: int(ends[count])] for entry in entries}
+    tiled |= {key: tiled[key][:count] for key in ("properties", "bonded")}
+    tiled["index"] = torch.arange(count, dtype=torch.int32)
+    folder = tmp_path_factory.mktemp("data")
+    dataclasses.replace(store, **tiled).save(folder / "qm9.safetensors")
+    return folder
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_wrong_setting_is_named(text: str, named: str, tmp_path: Path) -> None
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", [{"part": "half_c"}, {"precision": "float16"}])
+@pytest.mark.parametrize("setting", [{"part": "half_c"}, {"precision": "float16"}, {"weights": "int8"}])
 def test_a_word_that_is_not_among_the_choices_is_refused(setting: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         build(GeneratorConfig, {"run": setting})
@@ -112,7 +112,7 @@ def test_settings_survive_being_written_as_toml(tmp_path_factory, n: int, rate: 
 
 
 @pytest.mark.parametrize(("recipe", "kind", "part"), [
-    ("generator", GeneratorConfig, "half_b"), ("guide", PropertyTraining, "half_b"),
-    ("evaluator", PropertyTraining, "half_a")])
+    ("generator", GeneratorConfig, "half_b"), ("generator-gpu", GeneratorConfig, "half_b"),
+    ("guide", PropertyTraining, "half_b"), ("evaluator", PropertyTraining, "half_a")])
 def test_recipes_keep_guide_and_evaluator_apart(recipe, kind, part):
     assert load(kind, recipe).run.part == part

@@ -10,6 +10,8 @@ import torch
 
 from molflow.data.store import MoleculeStore
 from molflow.molecules.batch import pair_mask
+from molflow.molecules.elements import QM9
+from molflow.molecules.state import MoleculeSpace, encode
 from molflow.nn.property import PROPERTIES, PropertyConfig
 from molflow.nn.velocity import VelocityConfig
 from molflow.training.config import GeneratorConfig, PropertyTraining, Run
@@ -67,13 +69,48 @@ def test_generator_batch_is_noise_data_and_times_in_range(generator) -> None:
         times.append(batch["t"])
         alone.append(batch["alone"])
         mask = batch["mask"]
-        for state in (batch["noise"], batch["data"]):
+        for state in generator.ends(batch):
             assert state["positions"].sum(1).abs().max() < 1e-3
             assert state["positions"][~mask].abs().sum() == 0 and state["bonds"][~pair_mask(mask)].abs().sum() == 0
     t = torch.cat(times)
     assert t.min() >= 0 and t.max() < 1
     assert t.mean().item() == pytest.approx(0.6, abs=0.05)  # of the density 1.5 sqrt(t); 480 draws, sd 0.26
     assert 0.25 < sum(alone) / 60 < 0.75  # self_condition = 0.5
+
+
+def test_generator_data_are_the_molecules_themselves(generator, store) -> None:
+    for step in (0, 3):
+        molecules = store.batch(generator.buckets[step])
+        batch = generator.batch(step)
+        _, data = generator.ends(batch)
+        assert same(data, encode(molecules, QM9))
+        assert torch.equal(batch["mask"], molecules.mask)
+        # sent as one byte a class: a tenth of what the one-hot states take
+        assert {batch[key].dtype for key in ("types", "charges", "bonds")} == {torch.int8}
+
+
+def test_generator_noise_is_standard_in_its_space_and_drawn_by_the_batchs_seed(generator) -> None:
+    sums = torch.zeros(4, 2)
+    for step in range(60):
+        batch = generator.batch(step)
+        noise, _ = generator.ends(batch)
+        assert same(noise, generator.ends(batch)[0])
+        assert torch.equal(noise["positions"], batch["noise"])
+        space = MoleculeSpace(batch["mask"], QM9)
+        flat, groups = space.pack(noise), space.groups()
+        for k, (columns, freedom) in enumerate(groups[key] for key in noise):
+            sums[k, 0] += flat[:, columns].square().sum()
+            sums[k, 1] += freedom.sum()
+    # variance 1 on every free degree of freedom: some 20,000 of the positions, more of the others
+    torch.testing.assert_close(sums[:, 0] / sums[:, 1], torch.ones(4), rtol=0, atol=0.03)
+    assert not same(generator.ends(generator.batch(0))[0]["types"], generator.ends(generator.batch(20))[0]["types"])
+
+
+def test_generator_refuses_what_the_vocabulary_lacks(store, small_split) -> None:
+    numbers = torch.where(store.numbers == 8, 16, store.numbers)  # sulphur for oxygen
+    task = GeneratorTask(GENERATOR, replace(store, numbers=numbers))
+    with pytest.raises(ValueError, match=r"16 is not one of \(1, 6, 7, 8, 9\)"):
+        [task.batch(step) for step in range(2)]
 
 
 def test_generator_loss_is_finite_knows_its_parts_and_reaches_every_weight(generator) -> None:
@@ -97,16 +134,16 @@ def test_generator_loss_of_a_perfect_answer_is_zero(generator) -> None:
     from molflow.nn.velocity import Prediction
 
     batch = {**generator.batch(0), "alone": True}
-    data = batch["data"]
+    noise, data = generator.ends(batch)
 
     def oracle(t, state, mask, previous):
-        return Prediction(data["positions"] - batch["noise"]["positions"],
+        return Prediction(data["positions"] - noise["positions"],
                           *(50 * data[key] for key in ("types", "charges", "bonds")))
 
     loss, _ = generator.loss(oracle, batch)
     assert loss.item() < 1e-6
     said = oracle(batch["t"], None, batch["mask"], None)
-    state = {k: batch["noise"][k] + batch["t"].view(-1, *[1] * (v.dim() - 1)) * (v - batch["noise"][k])
+    state = {k: noise[k] + batch["t"].view(-1, *[1] * (v.dim() - 1)) * (v - noise[k])
              for k, v in data.items()}
     endpoint = said.endpoint(batch["t"], state, batch["mask"])
     torch.testing.assert_close(endpoint["positions"], data["positions"], rtol=0, atol=1e-5)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from molflow.training.config import ConfigError, Run
-from molflow.training.trainer import ema_update, is_hidden, optimisers, schedule, train
+from molflow.training.learner import schedule
+from molflow.training.trainer import train
 
 RUN = Run(molecules=240, batch_size=8, rate=0.02, rate_matrix=0.02, warmup=0.1, cooldown=0.4, ema=0.9,
           precision="float32", compile=False, seed=3)
@@ -46,7 +47,8 @@ class Task:
 
     config: Config = Config()
     crash_at: int | None = None
-    nan_at: int | None = None
+    bad_at: int | None = None
+    factor: float = math.nan
     network: nn.Module = field(default_factory=Net)
     seen: list[dict[str, Tensor]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -56,11 +58,12 @@ class Task:
             raise Crash
         x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
         y = (x[:, :1] * 1.5 - x[:, 1:2].tanh())
-        return {"x": x, "y": y * math.nan if step == self.nan_at else y}
+        weight = self.factor if step == self.bad_at else 1.0
+        return {"x": x, "y": y, "weight": weight, "mask": torch.arange(4) < torch.arange(8)[:, None] % 4 + 1}
 
     def loss(self, network: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         self.seen.append({k: v.detach().clone() for k, v in self.network.state_dict().items()})
-        loss = (network(batch["x"]) - batch["y"]).square().mean()
+        loss = (network(batch["x"]) - batch["y"]).square().mean() * batch["weight"]
         self.losses.append(loss.item())
         return loss, {"part": loss / 2}
 
@@ -124,15 +127,6 @@ def test_the_average_follows_its_formula(whole) -> None:
         torch.testing.assert_close(saved(out)["ema"][f"module.{key}"].double(), average, rtol=0, atol=1e-6)
 
 
-def test_ema_update_by_hand() -> None:
-    average, now = [torch.tensor([1.0, 2.0])], [torch.tensor([3.0, 0.0])]
-    ema_update(0.99)(average, now, 0)
-    torch.testing.assert_close(average[0], torch.tensor([2.8, 0.2]))  # weight 1/10 on the past at first
-    average = [torch.tensor([1.0])]
-    ema_update(0.99)(average, [torch.tensor([2.0])], 10**6)
-    torch.testing.assert_close(average[0], torch.tensor([1.01]))
-
-
 def test_stopped_and_resumed_is_bit_identical_to_uninterrupted(whole, tmp_path: Path) -> None:
     _, out, figures = whole
     run(Task(), tmp_path, stop_after=0)  # seconds: one step
@@ -179,12 +173,30 @@ def test_nothing_to_resume_is_said_and_nothing_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_bad_batch_does_not_spoil_the_weights(tmp_path: Path) -> None:
-    task = Task(nan_at=5)
-    run(task, tmp_path)
-    assert math.isnan(task.losses[5]) and same(task.seen[5], task.seen[6])
-    assert not same(task.seen[6], task.seen[7])
-    assert all(value.isfinite().all() for value in saved(tmp_path)["ema"].values())
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 1e9])
+def test_a_bad_batch_counts_as_one_without_gradient(factor: float, tmp_path: Path) -> None:
+    bad, still = Task(bad_at=5, factor=factor), Task(bad_at=5, factor=0.0)
+    run(bad, tmp_path / "bad")
+    run(still, tmp_path / "still")
+    assert not abs(bad.losses[5]) < 1e6 and still.losses[5] == 0
+    assert same(saved(tmp_path / "bad"), saved(tmp_path / "still"))
+    assert all(value.isfinite().all() for value in saved(tmp_path / "bad")["ema"].values())
+
+
+def test_workers_change_nothing_but_who_makes_the_batches(whole, tmp_path: Path) -> None:
+    _, out, figures = whole
+    assert run(Task(Config(replace(RUN, workers=2))), tmp_path) == figures
+    assert same(saved(tmp_path), saved(out))
+
+
+def test_metrics_say_how_fast_it_went_what_was_waited_for_and_what_was_padding(tmp_path: Path) -> None:
+    run(Task(Config(replace(RUN, molecules=8 * 50))), tmp_path)
+    rows = [row for path in tmp_path.glob("**/*.csv") for row in csv.DictReader(path.read_text().splitlines())]
+    figures = {key: float(value) for row in rows for key, value in row.items() if value}
+    assert figures["molecules"] == 400 and figures["molecules_per_second"] > 0
+    assert 0 <= figures["waiting"] <= 1
+    assert figures["padding"] == pytest.approx(1 - 2.5 / 4)  # masks of 1, 2, 3 and 4 of four
+    assert figures["padding_pairs"] == pytest.approx(1 - (1 + 4 + 9 + 16) / 4 / 16)
 
 
 def test_metrics_of_the_time_before_are_kept_when_a_run_is_resumed(tmp_path: Path) -> None:
@@ -223,17 +235,6 @@ def test_schedule_rises_stays_and_falls_to_zero() -> None:
 def test_schedule_without_a_rise_or_a_fall(run: Run) -> None:
     assert schedule(0.5, run) == 1.0
     assert schedule(0.0 if run.warmup == 0 else 1.0, run) == 1.0
-
-
-def test_hidden_matrices_go_to_muon_and_every_parameter_to_one_optimiser() -> None:
-    net = Net()
-    adam, muon = optimisers(net, RUN)
-    in_muon = [p for group in muon.param_groups for p in group["params"]]
-    assert [id(p) for p in in_muon] == [id(net.layers[0].weight)]
-    in_adam = [p for group in adam.param_groups for p in group["params"]]
-    assert sorted(map(id, in_adam + in_muon)) == sorted(map(id, net.parameters()))
-    assert is_hidden("layers.0.weight") and not is_hidden("read.layers.weight")
-    assert len(optimisers(nn.Linear(2, 2), RUN)) == 1
 
 
 def test_a_run_cannot_be_resumed_as_another_one(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""GFN2-xTB against published values and tblite's own interface; relaxations, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import ase.build
+import numpy as np
+import pytest
+from ase.units import Bohr, Hartree
+from scipy.spatial.transform import Rotation
+from tblite.interface import Calculator
+
+from molflow.molecules.convert import Molecule
+from molflow.oracles import xtb
+
+
+def of_ase(name: str, charge: int = 0) -> Molecule:
+    """A molecule of ASE's G2 set; its first atom holds the charge, and bonds mean nothing to xTB."""
+    atoms = ase.build.molecule(name)
+    n = len(atoms)
+    charges = np.array([charge] + [0] * (n - 1))
+    return Molecule(atoms.positions, atoms.numbers.astype(np.int64), charges, np.zeros((n, n), dtype=np.int64))
+
+
+def of_formula(molecules: list[Molecule], formula: str) -> Molecule:
+    return next(molecule for molecule in molecules if molecule.formula == formula)
+
+
+# The values in the documentation of tblite's ASE calculator, eV.
+@pytest.mark.parametrize(("name", "energy"), [("H2O", -137.96777625229421), ("CH4", -113.60956621093894)])
+def test_energies_are_the_published_ones(name: str, energy: float) -> None:
+    found = xtb.relax(of_ase(name))
+    assert found.energy_before == pytest.approx(energy, abs=1e-5)
+    assert found.converged and found.energy_after < found.energy_before
+    assert found.method == "GFN2-xTB" and found.version.startswith("tblite 0.") and found.seconds > 0
+
+
+@pytest.mark.parametrize("charge", [-1, 0, 1])
+def test_the_total_formal_charge_is_that_of_the_calculation(charge: int) -> None:
+    molecule = of_ase("CH3" if charge else "CH4", charge)
+    calculator = Calculator("GFN2-xTB", molecule.numbers, molecule.positions / Bohr, charge)
+    calculator.set("verbosity", 0)
+    energy = calculator.singlepoint()["energy"] * Hartree
+    assert xtb.relax(molecule, steps=1).energy_before == pytest.approx(energy, abs=1e-5)
+
+
+def test_a_distorted_molecule_finds_back(qm9: list[Molecule]) -> None:
+    rng = np.random.default_rng(0)
+    for molecule in (of_formula(qm9, "CH2O"), of_formula(qm9, "CH4")):
+        there = xtb.relax(molecule)
+        assert there.converged and there.relaxed is not None
+        turn = Rotation.from_rotvec([0.3, -1.2, 0.7]).as_matrix()
+        shaken = replace(molecule, positions=there.relaxed.positions @ turn + 5
+                         + 0.1 * rng.standard_normal(molecule.positions.shape))
+        found = xtb.relax(shaken)
+        assert found.converged and found.relaxed is not None
+        assert found.strain > 0.1
+        assert found.energy_after == pytest.approx(there.energy_after, abs=1e-3)
+        assert rmsd(found.relaxed.positions, there.relaxed.positions) < 0.01
+        assert found.rmsd == pytest.approx(rmsd(shaken.positions, found.relaxed.positions), rel=1e-6)
+        # It is delivered where it was, as it was.
+        assert found.rmsd == pytest.approx(math.sqrt(
+            np.square(found.relaxed.positions - shaken.positions).sum(1).mean()))
+        assert (found.relaxed.bonds == molecule.bonds).all() and (found.relaxed.numbers == molecule.numbers).all()
+
+
+def rmsd(a: np.ndarray, b: np.ndarray) -> float:
+    """After the best rotation, by SciPy."""
+    _, distance = Rotation.align_vectors(a - a.mean(0), b - b.mean(0))
+    return float(distance) / math.sqrt(len(a))
+
+
+def test_qm9_is_hardly_strained(qm9: list[Molecule]) -> None:
+    """B3LYP's geometries are nearly GFN2-xTB's: below 0.25 eV (6 kcal/mol) and 0.1 Å for small molecules."""
+    for molecule in sorted(qm9, key=lambda molecule: len(molecule.numbers))[:6]:
+        found = xtb.relax(molecule)
+        assert found.converged and 0 <= found.strain < 0.25 and found.rmsd < 0.1
+
+
+def test_what_cannot_be_calculated_is_a_result(qm9: list[Molecule]) -> None:
+    methane = of_formula(qm9, "CH4")
+    on_top, lost = methane.positions.copy(), methane.positions.copy()
+    on_top[1] = on_top[2]
+    torn = replace(methane, numbers=np.array([6, 1, 8, 1, 1]), positions=1000 * methane.positions)
+    lost[0, 0] = np.nan
+    none = np.zeros(0, dtype=np.int64)
+    empty = Molecule(np.zeros((0, 3)), none, none, none.reshape(0, 0))
+    uranium = replace(methane, numbers=np.array([92, 1, 1, 1, 1]))
+    for molecule, fault in ((replace(methane, positions=on_top), "calculation failed (Too close"),
+                            (torn, "calculation failed (SCF not converged"),
+                            (replace(methane, positions=lost), "positions are not finite"),
+                            (uranium, "calculation failed (No support"), (empty, "no atoms")):
+        found = xtb.relax(molecule)
+        assert not found.converged and found.fault.startswith(fault)
+        assert found.relaxed is None and math.isnan(found.strain) and math.isnan(found.rmsd)
+
+
+def test_steps_that_run_out_are_said(qm9: list[Molecule]) -> None:
+    molecule = of_formula(qm9, "CH2O")
+    found = xtb.relax(replace(molecule, positions=1.1 * molecule.positions), steps=2)
+    assert found.fault == "not relaxed in 2 steps" and not found.converged
+    assert found.relaxed is not None and found.energy_after < found.energy_before
+
+
+def test_tblite_is_loaded_when_it_is_used_and_missed_in_one_line() -> None:
+    code = """
+import sys
+import numpy as np
+from molflow.molecules.convert import Molecule
+from molflow.oracles import xtb
+assert "tblite" not in sys.modules
+sys.modules["tblite"] = None
+hydrogen = Molecule(np.eye(2, 3), np.array([1, 1]), np.array([0, 0]), np.array([[0, 1], [1, 0]]))
+try:
+    xtb.relax(hydrogen)
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == "OracleMissing GFN2-xTB needs tblite: `pip install 'molflow[oracles]'`\n"
