@@ -156,7 +156,7 @@ def predict(
 def likelihood(
     file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write instead of printing.")] = None,
-    steps: Annotated[int, typer.Option(help="Solver steps, each four evaluations of the network.")] = 32,
+    steps: Annotated[int, typer.Option(help="Solver steps, each eight evaluations of the network.")] = 32,
     draws: Annotated[int, typer.Option(help="Independent estimates, whose mean is given with its error.")] = 4,
     probes: Annotated[int, typer.Option(help="Random vectors for the trace at each evaluation.")] = 1,
     seed: Seed = 0,

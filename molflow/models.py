@@ -18,14 +18,14 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import QM9, Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
-from molflow.nn.velocity import MoleculeField, VelocityConfig, VelocityNetwork
+from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
 
 STEPS = 20
 """Adams-Bashforth steps of a flow, and its NFE; `qm9-steps` among the benchmarks compares solvers and grids."""
 
 LIKELIHOOD_STEPS = 32
-"""Runge-Kutta steps of a log-likelihood; each evaluates the network four times."""
+"""Runge-Kutta steps of a log-likelihood; each evaluates the network eight times."""
 
 LIKELIHOOD_POWER = 1.5
 """Its steps get shorter towards the data, t proportional to 1 - (1 - s)^power."""
@@ -116,8 +116,8 @@ class Generator:
         with their density in Å^-(3n - 3), in orthonormal coordinates of the centred ones, orientations included, after
         a blur of 0.03 Å (LIKELIHOOD_TIME); elements, charges and bonds with their probability.
 
-        This is the flow as a pure ODE, every evaluation without self-conditioning. `sample` hands each estimate of x(1)
-        on to the next evaluation, in STEPS Adams steps: its molecules come from a near but not the same distribution.
+        This is the flow as a pure ODE (`PureField`). `sample` hands each estimate of x(1) on to the next step instead of
+        making it anew, and takes STEPS Adams steps: its molecules come from a near but not the same distribution.
 
         Args:
             steps: of the solver.
@@ -138,7 +138,7 @@ class Generator:
                                  some.bonds[:, :width, :width]).to(self.device)
             space = MoleculeSpace(some.mask, self.vocabulary)
             found[part] = dequantised_bound(
-                MoleculeField(self.network, some.mask), encode(some, self.vocabulary), space.noise(rng), space,
+                PureField(self.network, some.mask), encode(some, self.vocabulary), space.noise(rng), space,
                 discrete=("types", "charges", "bonds"), grid=grid, method="rk4", probes=probes, generator=rng,
             ).cpu()
         return found

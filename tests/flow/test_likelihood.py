@@ -22,7 +22,7 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, collate
 from molflow.molecules.elements import QM9
 from molflow.molecules.state import MoleculeSpace, encode
-from molflow.nn.velocity import MoleculeField
+from molflow.nn.velocity import PureField
 from molflow.nn.weights import SHIPPED
 
 CLASSES = ("types", "charges", "bonds")
@@ -250,7 +250,7 @@ def double(state: State) -> State:
 def test_exact_trace_is_the_trace_of_the_jacobian(precise: Generator, qm9: list[Molecule]) -> None:
     """One Euler step from t to 0 is log N(x - t u) - t div u, from which div u follows."""
     batch, t = collate(sorted(qm9, key=lambda m: len(m.numbers))[:2]), 0.6
-    space, field = MoleculeSpace(batch.mask, QM9), MoleculeField(precise.network, batch.mask)
+    space, field = MoleculeSpace(batch.mask, QM9), PureField(precise.network, batch.mask)
     x = interpolate(double(space.noise(rng(1))), double(encode(batch, QM9)), torch.tensor(t).double())
 
     def packed(w: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ def test_exact_trace_is_the_trace_of_the_jacobian(precise: Generator, qm9: list[
 
 
 def bound(generator: Generator, batch: MoleculeBatch, noise: State) -> Tensor:
-    space, field = MoleculeSpace(batch.mask, QM9), MoleculeField(generator.network, batch.mask)
+    space, field = MoleculeSpace(batch.mask, QM9), PureField(generator.network, batch.mask)
     return dequantised_bound(field, double(encode(batch, QM9)), noise, space, discrete=CLASSES,
                              grid=backward(1, 0.95), probes=None)
 
