@@ -134,7 +134,6 @@ def _structure(molecule: Molecule, legend: str) -> bytes | None:
     options.setHighlightColour(_BROKEN)
     try:
         with rdBase.BlockLogs():
-            Chem.FastFindRings(mol)  # drawing a double bond asks for rings
             mol = rdMolDraw2D.PrepareMolForDrawing(mol, sound, sound, sound, forceCoords=True)
             canvas.DrawMolecule(mol, highlightAtoms=[] if sound else range(mol.GetNumAtoms()), legend=legend)
             canvas.FinishDrawing()
