@@ -61,11 +61,9 @@ class Generator:
 
     @classmethod
     def load(cls, path: Path | None = None, device: str = "auto") -> Generator:
-        """The shipped generator for users, which learnt from all training molecules, or the one at ``path``; the
-        benchmarks' own, ``SHIPPED / "generator.safetensors"``, learnt from half of them. Raises WeightsError,
-        DeviceError."""
+        """The shipped generator, or the one at ``path``. Raises WeightsError, DeviceError."""
         where = pick_device(device)
-        path = path or SHIPPED / "generator-all.safetensors"
+        path = path or SHIPPED / "generator.safetensors"
         card = read_card(path, "generator")
         try:
             network = VelocityNetwork(QM9, VelocityConfig(**card.network))
