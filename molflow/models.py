@@ -114,8 +114,8 @@ class Generator:
         with their density in Å^-(3n - 3), in orthonormal coordinates of the centred ones, orientations included, after
         a blur of 0.03 Å (LIKELIHOOD_TIME); elements, charges and bonds with their probability.
 
-        This is the flow as a pure ODE (`PureField`). `sample` hands each estimate of x(1) on to the next step instead of
-        making it anew, and takes STEPS Adams steps: its molecules come from a near but not the same distribution.
+        This is the flow as a pure ODE (`PureField`). `sample` hands each estimate of x(1) on to the next step instead
+        of making it anew, and takes STEPS Adams steps: its molecules come from a near but not the same distribution.
 
         Args:
             steps: of the solver.
