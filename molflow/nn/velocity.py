@@ -26,6 +26,9 @@ class VelocityConfig:
     messages: int = 64
     heads: int = 8
     radial: int = 16
+    tensors: int = 0
+    bonds_flow: bool = True
+    remembers: bool = True
 
 
 @dataclass  # not frozen: Fabric rebuilds what a network returns
@@ -109,18 +112,22 @@ class VelocityLayer(nn.Module):
         # W [h_i, h_j, e_ij] = W1 h_i + W2 h_j + W3 e_ij: the atoms' share is computed once an atom, not a pair
         self.from_atoms = nn.Linear(c.scalars, 2 * c.messages)
         self.from_pairs = nn.Linear(c.pairs + c.radial, c.messages, bias=False)
-        self.message = nn.Linear(c.messages, c.pairs + c.heads + c.vectors)
+        self.message = nn.Linear(c.messages, c.pairs + c.heads + c.vectors + c.tensors)
         self.attention = nn.Linear(c.scalars, 3 * c.scalars)
         self.vector_value = VectorLinear(c.vectors, c.vectors)
         self.gather = nn.Linear(c.scalars + c.messages, c.scalars)
         self.mix_norm = nn.LayerNorm(c.scalars)
         self.vector_mix = VectorLinear(c.vectors, 2 * c.vectors)
-        self.mix = nn.Sequential(nn.Linear(c.scalars + c.vectors, 2 * c.scalars), nn.SiLU(),
+        if c.tensors:
+            self.tensor_mix = VectorLinear(c.tensors, 2 * c.tensors)
+            self.tensor_to = VectorLinear(c.vectors, c.tensors)
+            self.tensor_back = VectorLinear(c.tensors, c.vectors)
+        self.mix = nn.Sequential(nn.Linear(c.scalars + c.vectors + 2 * c.tensors, 2 * c.scalars), nn.SiLU(),
                                  nn.Linear(2 * c.scalars, c.scalars + c.vectors))
         self.shift = VectorLinear(c.vectors, 1)
 
-    def forward(self, h: Tensor, v: Tensor, e: Tensor, x: Tensor, pairs: Tensor, scale: Tensor
-                ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, h: Tensor, v: Tensor, q2: Tensor, e: Tensor, x: Tensor, pairs: Tensor, scale: Tensor
+                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """h (B,N,scalars), v (B,N,3,vectors), e (B,N,N,pairs), x (B,N,3); ``scale`` (B,1,1) is 1 - t."""
         c, (b, n, _) = self.c, h.shape
         difference = x[:, None] - x[:, :, None]
@@ -133,7 +140,7 @@ class VelocityLayer(nn.Module):
         own, other = self.from_atoms(hn).chunk(2, -1)
         features = torch.cat([e, radial_basis(distance, c.radial).to(e)], -1)
         m = nn.functional.silu(own[:, :, None] + other[:, None] + self.from_pairs(features))
-        update, bias, gate = self.message(m).split([c.pairs, c.heads, c.vectors], -1)
+        update, bias, gate, gate2 = self.message(m).split([c.pairs, c.heads, c.vectors, c.tensors], -1)
 
         query, key, value = self.attention(hn).view(b, n, 3, c.heads, -1).permute(2, 0, 3, 1, 4)
         vn = self.vector_norm(v)
@@ -150,10 +157,21 @@ class VelocityLayer(nn.Module):
 
         u, w = self.vector_mix(self.vector_norm(v)).chunk(2, -1)
         length = (wide(u).square().sum(-2) + 1e-4).sqrt().to(h)
+        if c.tensors:
+            # symmetric traceless 3 x 3 matrices: l = 2
+            unit = difference / distance[..., None]
+            outer = unit[..., :, None] * unit[..., None, :] - torch.eye(3).to(unit) / 3
+            outer = (outer * (pairs / 4)[..., None, None]).flatten(-2)
+            q2 = q2 + (outer.to(gate2).transpose(-1, -2) @ gate2)
+            a, b2 = self.tensor_mix(q2).chunk(2, -1)
+            size = (wide(a).square().sum(-2) + 1e-4).sqrt().to(h)
+            turned = (b2.unflatten(2, (3, 3)) * self.tensor_to(vn)[:, :, None]).sum(3)
+            length = torch.cat([length, size, (turned * self.tensor_to(vn)).sum(2)], -1)
+            v = v + self.tensor_back(turned)
         dh, dv = self.mix(torch.cat([self.mix_norm(h), length], -1)).split([c.scalars, c.vectors], -1)
         h, v = h + dh, v + dv[:, :, None] * w
         x = x + scale * wide(self.shift(v).squeeze(-1))
-        return h, v, e + update, x
+        return h, v, q2, e + update, x
 
 
 class VelocityNetwork(nn.Module):
@@ -179,7 +197,11 @@ class VelocityNetwork(nn.Module):
         ``previous`` of all zeros, for a sample or for all, means the same as None: nothing is known yet.
         """
         x, pairs = state["positions"], pair_mask(mask)
-        past = previous or {key: torch.zeros_like(value) for key, value in state.items()}
+        if not self.config.bonds_flow:
+            state = {**state, "bonds": torch.zeros_like(state["bonds"])}
+        past = (previous if self.config.remembers else None) or {key: torch.zeros_like(value) for key, value in state.items()}
+        if not self.config.bonds_flow:
+            past = {**past, "bonds": torch.zeros_like(past["bonds"])}
         known = (past["types"].sum((1, 2)) > 0).to(t)
         size = mask.sum(1).to(t) / 16
         clock = torch.cat([fourier_time(t, 14), size[:, None], known[:, None], t[:, None]], -1)
@@ -195,8 +217,9 @@ class VelocityNetwork(nn.Module):
         v = self.embed_vector(((past["positions"] - x) * known[:, None, None])[..., None])
         scale = (1 - t)[:, None, None]
         start, atoms = x, mask[..., None]
+        q2 = h.new_zeros(*mask.shape, 9, self.config.tensors)
         for layer in self.layers:
-            h, v, e, x = layer(h, v, e, x, pairs, scale)
+            h, v, q2, e, x = layer(h, v, q2, e, x, pairs, scale)
         types, charges = wide(self.read_atom(h)).split(self.classes, -1)
         bonds = wide(self.read_pair(e + e.transpose(1, 2)))
         shift = centre(x - start, mask) * atoms

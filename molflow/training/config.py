@@ -75,6 +75,9 @@ class GeneratorConfig:
     weight_charges: float = 0.2
     weight_bonds: float = 1.0
     self_condition: float = 0.5
+    pairing: bool = True
+    time_power: float = 2 / 3
+    late_weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,11 @@ class GeneratorTask:
         molecules = self.store.batch(members)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
         data = encode(molecules, QM9)
-        noise = pair(MoleculeSpace(molecules.mask, QM9).noise(generator), data, molecules.sizes)
+        noise = MoleculeSpace(molecules.mask, QM9).noise(generator)
+        if self.config.pairing:
+            noise = pair(noise, data, molecules.sizes)
         # density 1.5 sqrt(t): a little more of the late times, where bond lengths are settled
-        t = torch.rand(len(molecules), generator=generator) ** (2 / 3)
+        t = torch.rand(len(molecules), generator=generator) ** self.config.time_power
         alone = bool(torch.rand((), generator=generator) >= self.config.self_condition)
         return {"t": t, "noise": noise, "data": data, "mask": molecules.mask, "alone": alone}
 
@@ -63,11 +65,14 @@ class GeneratorTask:
                 previous = network(t, state, mask, previous).endpoint(t, state, mask)
         said = network(t, state, mask, previous)
         wanted = data["positions"] - batch["noise"]["positions"]
+        # ablation: weight 1 / (1 - t)^late_weight, at most 5, of mean 1 over the batch
+        late = (1 / (1 - t).clamp_min(1e-3) ** self.config.late_weight).clamp_max(5)
+        late = late / late.mean()
         parts = {
             "positions": (said.velocity - wanted).square().sum(-1)[mask].mean() / 3,
-            "types": _cross_entropy(said.types, data["types"], mask),
-            "charges": _cross_entropy(said.charges, data["charges"], mask),
-            "bonds": _cross_entropy(said.bonds, data["bonds"], pair_mask(mask)),
+            "types": _cross_entropy(said.types, data["types"], mask, late),
+            "charges": _cross_entropy(said.charges, data["charges"], mask, late),
+            "bonds": _cross_entropy(said.bonds, data["bonds"], pair_mask(mask), late),
         }
         c = self.config
         loss = (parts["positions"] + c.weight_types * parts["types"] + c.weight_charges * parts["charges"]
@@ -89,8 +94,9 @@ class GeneratorTask:
         return total
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits[mask], target[mask])
+def _cross_entropy(logits: Tensor, target: Tensor, mask: Tensor, late: Tensor) -> Tensor:
+    each = nn.functional.cross_entropy(logits[mask], target[mask], reduction="none")
+    return (each * late.view(-1, *[1] * (mask.dim() - 1)).expand(mask.shape)[mask]).mean()
 
 
 def _to(value: object, device: torch.device) -> object:
