@@ -26,7 +26,7 @@ from molflow.training.config import GeneratorConfig, Run
 from molflow.training.generator import GeneratorTask
 from molflow.training.trainer import train
 
-MOLECULES = 40_000  # of the base; others get as many as they can see in the same time
+MOLECULES = 24_000  # of the base; others get as many as they can see in the same time
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "noise not paired with the data": {"pairing": False},
@@ -82,7 +82,7 @@ def measure(variant: str, seed: int, out: Path) -> dict[str, Any]:
     card = read_card(SHIPPED / "generator.safetensors", "generator")
     generator = Generator(network.eval().requires_grad_(False), Prior.from_json(card.prior or {}), card, out,
                           torch.device("cpu"))
-    batch = generator.sample(choose_sizes(generator, 1000, 0, None), seed=0)
+    batch = generator.sample(choose_sizes(generator, 500, 0, None), seed=0)
     made = metrics.evaluate(unbatch(batch))
     return {"relative_cost": relative, "molecules": task.config.run.molecules, "cpu_seconds": spent,
             "parameters": sum(p.numel() for p in network.parameters()), "validation": figures, "generated": made}
