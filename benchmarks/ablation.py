@@ -91,7 +91,7 @@ def measure(variant: str, seed: int, out: Path) -> dict[str, Any]:
 def main() -> None:
     out = Path(sys.argv[1])
     parts = Parts(out, {"molecules": MOLECULES}, _commit())
-    for seed, names in ((0, list(VARIANTS)), (1, ["base"]), *((1, [n]) for n in sys.argv[2:])):
+    for seed, names in ((0, sys.argv[2:] or list(VARIANTS)),):
         for name in names:
             slug = f"{name.replace(' ', '-').replace('/', '').replace(',', '').replace('=','')}-{seed}"
             print(slug, parts(slug, lambda: measure(name, seed, out / "runs" / slug)), flush=True)
