@@ -77,7 +77,7 @@ class Learner:
         self.average = AveragedModel(task.network).to(fabric.device)
         if self.run.compile:
             # One graph for every width, because a batch is as wide as its largest molecule: a graph for each of
-            # QM9's twenty widths would take minutes to compile and pass the limit of eight after which nothing is
+            # QM9's fifteen widths would take minutes to compile and pass the limit of eight after which nothing is
             # compiled any more. For the same reason no CUDA graphs, which are recorded for each shape.
             task.network.compile(dynamic=True)
         self.network, *self.optimisers = fabric.setup(task.network, *optimisers(task.network, self.run))

@@ -32,8 +32,8 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 class Muon(torch.optim.Muon):
     """``torch.optim.Muon`` with ``match_rms_adamw``, its settings and its state, a shape of matrices at a time.
 
-    The library's loop over single matrices makes 2,300 kernel launches a step for a network of eight layers, more
-    than forward and backward pass together; this makes 300.
+    The library's loop over single matrices makes 2,300 kernel launches a step for a network of ten layers, as many as
+    a forward and a backward pass; this makes 230, and on a CPU takes half the time.
     """
 
     @torch.no_grad()
