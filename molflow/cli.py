@@ -248,6 +248,29 @@ def prepare(
     print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
 
 
+@data.command()
+def couple(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    n: Annotated[int, typer.Option("-n", help="How many source points.")] = 15_000,
+    first: Annotated[int, typer.Option(help="Number of the first: other processes take others.")] = 0,
+    steps: Annotated[int, typer.Option(help="Solver steps, each one evaluation of the network.")] = 40,
+    device: Device = "auto",
+    generator: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run a generator from numbered source points: pairs for `train generator --pairs` to straighten its flow with."""
+    from molflow.coupling import couple as run_couple
+    from molflow.models import Generator
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    with live() as tell:
+        store = run_couple(Generator.load(generator, device), first, n, steps=steps,
+                           progress=tell)  # type: ignore[arg-type]
+    store.save(out)
+    print(f"{len(store)} of {n} molecules are whole, written to {out}")
+
+
 Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]

@@ -88,6 +88,25 @@ class MoleculeStore:
         orders[bond_row, j, i] = order
         return MoleculeBatch(positions, numbers, charges, orders)
 
+    @classmethod
+    def of(cls, molecules: MoleculeBatch, index: Tensor, source: str) -> MoleculeStore:
+        """A store of molecules without properties; ``index`` (B,) are their numbers in the source."""
+        mask = molecules.mask
+        row, first, second = molecules.bonds.triu(1).nonzero().unbind(1)
+
+        def ptr(counts: Tensor) -> Tensor:
+            return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+
+        return cls(
+            positions=molecules.positions[mask].float(), numbers=molecules.numbers[mask].to(torch.uint8),
+            charges=molecules.charges[mask].to(torch.int8), atom_ptr=ptr(molecules.sizes),
+            bond_index=torch.stack([first, second], 1).to(torch.uint8),
+            bond_order=molecules.bonds[row, first, second].to(torch.uint8),
+            bond_ptr=ptr(torch.bincount(row, minlength=len(molecules))),
+            properties=torch.zeros(len(molecules), 0), index=index.to(torch.int32),
+            bonded=torch.ones(len(molecules), dtype=torch.bool), names=(), units=(), source=source,
+        )
+
     def save(self, path: Path) -> None:
         """Write to a temporary name, then rename: a reader never meets half a file."""
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -80,6 +80,20 @@ class MoleculeSpace:
         draw = torch.randn(self.batch, self._ends()[-1], generator=generator, device=device)
         return self.unpack(draw.to(self.mask.device))
 
+    def numbered_noise(self, numbers: Tensor) -> State:
+        """Source point number ``numbers[b]`` (B,) of its size for each row: a draw of its own, whatever else is in
+        the batch. Drawn on the CPU."""
+        counts, device = self.mask.sum(1).tolist(), self.mask.device
+        b, n = self.mask.shape
+        shapes = {"positions": (n, 3), "types": (n, len(self.vocabulary.elements)),
+                  "charges": (n, len(self.vocabulary.charges)), "bonds": (n, n, len(self.vocabulary.bonds))}
+        state = {key: torch.zeros(b, *shape) for key, shape in shapes.items()}
+        for row, (number, size) in enumerate(zip(numbers.tolist(), counts, strict=True)):
+            alone = MoleculeSpace(torch.ones(1, size, dtype=torch.bool), self.vocabulary)
+            for key, value in alone.noise(torch.Generator().manual_seed(number)).items():
+                state[key][(row, *[slice(size)] * (value.dim() - 2))] = value[0]
+        return {key: value.to(device) for key, value in state.items()}
+
     def pack(self, state: State) -> Tensor:
         i, j = self._triangle()
         real = self.mask[..., None]
