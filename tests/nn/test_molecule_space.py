@@ -211,4 +211,4 @@ def test_numbered_noise_is_the_same_in_any_company_and_standard_in_its_space() -
     flat = space.pack(together)
     for columns, freedom in space.groups().values():
         total = freedom.sum()
-        assert flat[:, columns].square().sum() / total == pytest.approx(1, abs=5 * (2 / total) ** 0.5)
+        assert flat[:, columns].square().sum() / total == pytest.approx(1, abs=5 * (2 / total.item()) ** 0.5)
