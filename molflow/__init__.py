@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molflow.designer import Budget, DesignRun, design, sample
+    from molflow.designer import DesignRun, design, sample
+    from molflow.search import Budget
     from molflow.grade import evaluate, likelihood, predict
 
 __version__ = "0.1.0"
 __all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "likelihood", "predict", "sample"]
 
-_HOME = {"Budget": "designer", "DesignRun": "designer", "design": "designer", "sample": "designer",
+_HOME = {"Budget": "search", "DesignRun": "designer", "design": "designer", "sample": "designer",
          "evaluate": "grade", "likelihood": "grade", "predict": "grade"}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from molflow.data.store import MoleculeStore
-from molflow.designer import is_whole
+from molflow.search import is_whole
 from molflow.models import Generator
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.state import decode

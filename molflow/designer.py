@@ -1,184 +1,24 @@
-"""The main job: targets -> molecules. Draw many sources, then descend from the best through the flow's ODE."""
+"""The main job: what a chemist asks for -> molecules, judged and ready to be saved."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from molflow.flow.source import Flow, best_of_draws, optimise_source
-from molflow.flow.state import State
 from molflow.models import STEPS, Generator, Predictor
-from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, unbatch
-from molflow.molecules.stability import connected, molecules_stable, stable_by_bonds
-from molflow.molecules.state import decode
-from molflow.nn.property import PROPERTIES, RESOLUTION
+from molflow.nn.property import PROPERTIES
+from molflow.search import Budget, Problem, Progress, solve
 from molflow.targets import TargetError, check_targets, warnings_for
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done."""
-
-REACHED = 0.05
-"""A sample stops once its loss is below this: a miss of a fifth of the resolution."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is spent on a molecule: ``draws`` forward flows, then at most ``evals`` losses with gradients."""
-
-    draws: int = 24
-    evals: int = 8
-    steps: int = STEPS
-
-    @property
-    def nfe(self) -> int:
-        """Most evaluations of the velocity field a molecule can cost; a backward pass counts as two."""
-        return self.steps * (self.draws + 3 * self.evals)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """B molecules to be found: the same properties for all, values and sizes of each."""
-
-    names: tuple[str, ...]
-    values: Tensor
-    sizes: np.ndarray
-
-
-@dataclass(frozen=True)
-class Found:
-    """What came out for each of B problems.
-
-    Attributes:
-        batch: decoded molecules.
-        guide: (B, 6) the guide's reading of the decoded molecules.
-        nfe: (B,) evaluations of the velocity field spent.
-        history: (rounds + 1, B) lowest loss so far: after the draws, then after each round of the descent.
-        course: (rounds + 1, B, P) the guide's reading of the wanted properties at that loss.
-    """
-
-    batch: MoleculeBatch
-    guide: Tensor
-    nfe: Tensor
-    history: Tensor
-    course: Tensor
-
-
-def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, seed: int = 0,
-          chunk: int | None = None, progress: Progress | None = None) -> Found:
-    """Find a molecule for each problem.
-
-    D-Flow (Ben-Hamu et al. 2024, arXiv 2402.14017), started from the best of many draws.
-
-    Args:
-        chunk: molecules optimised at once, which bounds memory; molecules of like size go together. Few on a CPU,
-            where padding costs more than small batches do.
-    """
-    chunk = chunk or (16 if generator.device.type == "cpu" else 256)
-    rng = torch.Generator(device=generator.device).manual_seed(seed)
-    order = np.argsort(problem.sizes, kind="stable")
-    parts = np.array_split(order, max(1, -(-len(order) // chunk)))
-    done: list[Found] = []
-    for number, part in enumerate(parts):
-        def tell(what: str, share: float, number: int = number) -> None:
-            if progress:
-                progress(what, (number + share) / len(parts))
-
-        rows = torch.from_numpy(part)
-        some = Problem(problem.names, problem.values[rows], problem.sizes[part])
-        done.append(_solve_part(some, generator, guide, budget, rng, chunk, tell))
-    back = torch.from_numpy(np.argsort(order, kind="stable"))
-    rounds = max(len(found.history) for found in done)
-
-    def joined(series: list[Tensor]) -> Tensor:
-        """Side by side; the parts that were done earlier stay where they ended."""
-        held = [torch.cat([s, *[s[-1:]] * (rounds - len(s))]) for s in series]
-        return torch.cat(held, 1)[:, back]
-
-    return Found(MoleculeBatch.cat([f.batch for f in done])[back], torch.cat([f.guide for f in done])[back],
-                 torch.cat([f.nfe for f in done])[back], joined([f.history for f in done]),
-                 joined([f.course for f in done]))
-
-
-def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, rng: torch.Generator,
-                chunk: int, tell: Progress) -> Found:
-    space = generator.space(problem.sizes)
-    columns = torch.tensor([PROPERTIES.index(name) for name in problem.names], device=generator.device)
-    scale = torch.tensor([RESOLUTION[name] for name in problem.names], device=generator.device)
-    values = problem.values.to(generator.device, torch.float32)
-
-    def miss(said: Tensor, index: Tensor) -> Tensor:
-        return ((said[:, columns] - values[index]) / scale).square().sum(-1)
-
-    def grade(endpoint: State, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Readings (b, P), and losses (b,): squared misses in units of the resolution, infinite where the decoded
-        molecule is broken, so that draws are chosen among whole molecules and the line search turns back before
-        it breaks one."""
-        mask = space.mask[index]
-        said = guide(endpoint, mask)
-        whole = is_whole(decode(endpoint, mask, generator.vocabulary))
-        return said[:, columns], torch.where(whole, miss(said, index), torch.inf)
-
-    def counted(flow: Flow, what: str, total: int) -> Flow:
-        rows = 0
-
-        def run(x0: State, index: Tensor) -> State:
-            nonlocal rows
-            endpoint = flow(x0, index)
-            rows += len(index)
-            tell(what, min(1.0, rows / total))
-            return endpoint
-        return run
-
-    n = len(problem.sizes)
-    everyone = torch.arange(n, device=generator.device)
-    drawn = best_of_draws(counted(generator.flow(space, steps=budget.steps), "drawing", n * budget.draws),
-                          lambda endpoint, index: grade(endpoint, index)[1], space, budget.draws, rng,
-                          chunk=8 * chunk, nfe_per_flow=budget.steps)
-    candidates, nfe = [decode(drawn.endpoint, space.mask, generator.vocabulary)], drawn.nfe
-    lowest, reading = drawn.loss.clone(), grade(drawn.endpoint, everyone)[0]
-    history, course = [lowest.clone()], [reading.clone()]
-
-    def follow(endpoint: State, index: Tensor) -> Tensor:
-        """The loss, and a note of where it stands after this round."""
-        said, value = grade(endpoint, index)
-        better = value.detach() < lowest[index]
-        lowest[index[better]], reading[index[better]] = value.detach()[better], said.detach()[better]
-        history.append(lowest.clone())
-        course.append(reading.clone())
-        return value
-
-    if budget.evals:
-        flow = counted(generator.flow(space, steps=budget.steps, gradients=True), "optimising", n * budget.evals)
-        best = optimise_source(flow, follow, space, drawn.source, max_evals=budget.evals,
-                               nfe_per_flow=budget.steps, target=REACHED, floor=0.0, ftol=1e-4)
-        candidates.append(decode(best.endpoint, space.mask, generator.vocabulary))
-        nfe = nfe + best.nfe
-
-    # what is delivered is what was decoded, so that is what decides
-    readings = [guide.predict(batch) for batch in candidates]
-    scores = torch.stack([torch.where(is_whole(batch), miss(said.to(generator.device), everyone), torch.inf)
-                          for batch, said in zip(candidates, readings, strict=True)])
-    choice = scores.argmin(0)
-    rows = choice * n + everyone
-    return Found(MoleculeBatch.cat(candidates)[rows].to("cpu"), torch.cat(readings)[rows.cpu()], nfe.cpu(),
-                 torch.stack(history).cpu(), torch.stack(course).cpu())
-
-
-def is_whole(batch: MoleculeBatch) -> Tensor:
-    """(B,) bool: every atom has its valence, all hang together, and the charges add up to none, as in QM9."""
-    return molecules_stable(stable_by_bonds(batch), batch) & connected(batch) & (batch.charges.sum(1) == 0)
-
 
 @dataclass(frozen=True)
 class DesignRun:
@@ -187,8 +27,8 @@ class DesignRun:
     Attributes:
         molecules: each with its targets, predictions and status in ``.properties``.
         targets: what was asked for.
-        history: (rounds, n) lowest loss so far.
-        course: (rounds, n, targets) the guide's reading of the wanted properties at that loss.
+        history: (rounds, n) shortest miss so far, all targets together, in units of the guide's resolution.
+        course: (rounds, n, targets) the guide's reading of the wanted properties there.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
     """
@@ -242,7 +82,8 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
     flow = Generator.load(generator, device)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
     sizes = choose_sizes(flow, n, seed, atoms, wanted)
-    problem = Problem(tuple(wanted), torch.tensor(list(wanted.values())).expand(n, -1), sizes)
+    values = torch.tensor(list(wanted.values())).expand(n, -1)
+    problem = Problem(tuple(wanted), values, values, sizes, any_size=atoms is None)
     begun = time.perf_counter()
     found = solve(problem, flow, leader, budget, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun

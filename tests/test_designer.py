@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.designer import Budget, Problem, choose_sizes, design, is_whole, sample, solve
+from molflow.designer import choose_sizes, design, sample
 from molflow.models import DeviceError, Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import collate
 from molflow.molecules.io import read_sdf
 from molflow.nn.property import PROPERTIES, RESOLUTION
+from molflow.search import Budget, Problem, is_whole, solve
 from molflow.targets import TargetError
 
 SMALL = Budget(draws=3, evals=2, steps=3)
