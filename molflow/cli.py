@@ -111,6 +111,18 @@ def design(
     print(f"written to {out}")
 
 
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Folder that molflow design has written.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default report.html in the folder.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a run as one HTML page: what was asked, what came out, every molecule flat and in 3D."""
+    from molflow import report
+
+    print(f"written to {report.write_report(folder, out, overwrite)}")
+
+
 @app.command()
 def sample(
     out: Annotated[Path, typer.Option(help="SDF file to write.")],

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.flow.solvers import time_grid
 from molflow.flow.source import Flow, best_of_draws, optimise_source
 from molflow.flow.state import State
 from molflow.models import STEPS, Generator, Predictor
@@ -65,6 +66,7 @@ class Found:
         nfe: (B,) evaluations of the velocity field spent.
         history: (rounds + 1, B) lowest loss so far: after the draws, then after each round of the descent.
         course: (rounds + 1, B, P) the guide's reading of the wanted properties at that loss.
+        sources: the source point of each molecule, {key: (1, n, ...)} without padding.
     """
 
     batch: MoleculeBatch
@@ -72,6 +74,7 @@ class Found:
     nfe: Tensor
     history: Tensor
     course: Tensor
+    sources: list[State]
 
 
 def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, seed: int = 0,
@@ -98,6 +101,7 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
         some = Problem(problem.names, problem.values[rows], problem.sizes[part])
         done.append(_solve_part(some, generator, guide, budget, rng, chunk, tell))
     back = torch.from_numpy(np.argsort(order, kind="stable"))
+    sources = [source for found in done for source in found.sources]
     rounds = max(len(found.history) for found in done)
 
     def joined(series: list[Tensor]) -> Tensor:
@@ -107,7 +111,7 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
 
     return Found(MoleculeBatch.cat([f.batch for f in done])[back], torch.cat([f.guide for f in done])[back],
                  torch.cat([f.nfe for f in done])[back], joined([f.history for f in done]),
-                 joined([f.course for f in done]))
+                 joined([f.course for f in done]), [sources[row] for row in back.tolist()])
 
 
 def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, rng: torch.Generator,
@@ -146,6 +150,7 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
                           lambda endpoint, index: grade(endpoint, index)[1], space, budget.draws, rng,
                           chunk=8 * chunk, nfe_per_flow=budget.steps)
     candidates, nfe = [decode(drawn.endpoint, space.mask, generator.vocabulary)], drawn.nfe
+    sources = [drawn.source]
     lowest, reading = drawn.loss.clone(), grade(drawn.endpoint, everyone)[0]
     history, course = [lowest.clone()], [reading.clone()]
 
@@ -163,6 +168,7 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
         best = optimise_source(flow, follow, space, drawn.source, max_evals=budget.evals,
                                nfe_per_flow=budget.steps, target=REACHED, floor=0.0, ftol=1e-4)
         candidates.append(decode(best.endpoint, space.mask, generator.vocabulary))
+        sources.append(best.source)
         nfe = nfe + best.nfe
 
     # what is delivered is what was decoded, so that is what decides
@@ -171,8 +177,9 @@ def _solve_part(problem: Problem, generator: Generator, guide: Predictor, budget
                           for batch, said in zip(candidates, readings, strict=True)])
     choice = scores.argmin(0)
     rows = choice * n + everyone
+    source = {key: torch.cat([state[key] for state in sources])[rows] for key in drawn.source}
     return Found(MoleculeBatch.cat(candidates)[rows].to("cpu"), torch.cat(readings)[rows.cpu()], nfe.cpu(),
-                 torch.stack(history).cpu(), torch.stack(course).cpu())
+                 torch.stack(history).cpu(), torch.stack(course).cpu(), space.alone(source))
 
 
 def is_whole(batch: MoleculeBatch) -> Tensor:
@@ -191,6 +198,8 @@ class DesignRun:
         course: (rounds, n, targets) the guide's reading of the wanted properties at that loss.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
+        trajectory: how the molecule with the lowest loss came from noise: x(t) at each step of the flow, decoded, with
+            its number, from 1, as ``molecule`` and the time ``t`` in ``.properties``.
     """
 
     molecules: list[Molecule]
@@ -199,6 +208,7 @@ class DesignRun:
     course: np.ndarray
     settings: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    trajectory: list[Molecule] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -209,10 +219,16 @@ class DesignRun:
                              for m in self.molecules])
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write SDF, CSV, JSON and pictures. Raises FileExistsError unless ``overwrite``."""
+        """Write SDF, CSV, JSON, pictures and an HTML page. Raises FileExistsError unless ``overwrite``."""
         from molflow.report import save
 
         return save(self, Path(folder), overwrite)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of the molecules."""
+        from molflow.report import notebook_table
+
+        return notebook_table(self)
 
 
 def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, atoms: int | None = None,
@@ -261,8 +277,12 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
     settings = {"targets": wanted, "n": n, "seed": seed, "atoms": atoms, "device": str(flow.device),
                 "budget": vars(budget), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
+    best = int(found.history[-1].argmin())
+    trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps))
+    for t, frame in zip(time_grid(budget.steps).tolist(), trajectory, strict=True):
+        frame.properties.update(molecule=best + 1, t=round(t, 6))
     return DesignRun(molecules, wanted, found.history.numpy(), found.course.numpy(), settings,
-                     warnings_for(wanted, flow.prior.ranges))
+                     warnings_for(wanted, flow.prior.ranges), trajectory)
 
 
 def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,

@@ -43,7 +43,7 @@ def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
         OSError: the folder cannot be written to.
     """
     with (
-        _written_whole(Path(path)) as temporary,
+        written_whole(Path(path)) as temporary,
         temporary.open("w", encoding="utf-8") as file,
         Chem.SDWriter(file) as writer,
     ):
@@ -123,7 +123,7 @@ def write_xyz(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
     Raises:
         OSError: the folder cannot be written to.
     """
-    with _written_whole(Path(path)) as temporary:
+    with written_whole(Path(path)) as temporary:
         ase.io.write(temporary, [molecule.to_ase() for molecule in molecules], format="extxyz")
 
 
@@ -144,7 +144,7 @@ def read_xyz(path: str | os.PathLike[str]) -> list[ase.Atoms]:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder, moved to `path` on success and removed on failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

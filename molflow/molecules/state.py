@@ -129,6 +129,11 @@ class MoleculeSpace:
     def select(self, index: Tensor) -> MoleculeSpace:
         return MoleculeSpace(self.mask[index], self.vocabulary)
 
+    def alone(self, state: State) -> list[State]:
+        """Each row of a state as a batch of one without padding, {key: (1, n, ...)}."""
+        return [{key: (value[row, :size, :size] if key == "bonds" else value[row, :size])[None]
+                 for key, value in state.items()} for row, size in enumerate(self.mask.sum(1).tolist())]
+
     def _triangle(self) -> tuple[Tensor, Tensor]:
         n = self.mask.shape[1]
         i, j = torch.triu_indices(n, n, offset=1, device=self.mask.device)
