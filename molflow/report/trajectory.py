@@ -19,7 +19,7 @@ from molflow.molecules.io import read_xyz, write_xyz
 
 def write_trajectory(path: Path, frames: Sequence[Molecule]) -> None:
     """Write the frames with their properties. Raises OSError."""
-    write_xyz(path, [replace(frame, properties={**frame.properties, "bonds": _text(frame.bonds)}) for frame in frames])
+    write_xyz(path, [replace(frame, properties=frame.properties | _written(frame.bonds)) for frame in frames])
 
 
 def read_trajectory(path: Path) -> list[Molecule]:
@@ -34,9 +34,10 @@ def read_trajectory(path: Path) -> list[Molecule]:
     return frames
 
 
-def _text(bonds: np.ndarray) -> str:
+def _written(bonds: np.ndarray) -> dict[str, str]:
     first, second = np.triu(bonds, 1).nonzero()
-    return " ".join(f"{i}-{j}:{bonds[i, j]}" for i, j in zip(first, second, strict=True))
+    text = " ".join(f"{i}-{j}:{bonds[i, j]}" for i, j in zip(first, second, strict=True))
+    return {"bonds": text} if text else {}  # ASE's reader takes what follows for the value of an empty one
 
 
 def _frame(atoms: ase.Atoms) -> Molecule:
