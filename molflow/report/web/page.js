@@ -4,11 +4,12 @@
   const at = id => document.getElementById(id);
   const body = document.querySelector("#molecules tbody");
   const rows = [...body.rows];
-  let viewer = null;
+  let viewer = null, chosen = {atoms: [], bonds: []};
 
   // ---- 3D: one viewer, that shows the chosen row or a frame of the animation ----
 
   function draw(scene, zoom) {
+    chosen = scene;
     if (!viewer) return;
     const atoms = scene.atoms.map(([elem, x, y, z], i) =>
       ({elem, x, y, z, serial: i, index: i, bonds: [], bondOrder: []}));
@@ -126,12 +127,15 @@
   const bytes = Uint8Array.from(atob(data.sdf), letter => letter.charCodeAt(0));
   at("sdf").href = URL.createObjectURL(new Blob([bytes], {type: "chemical/x-mdl-sdfile"}));
 
-  try {
-    viewer = $3Dmol.createViewer(at("viewer"), {backgroundAlpha: 0});
-    at("viewer").viewer = viewer; // for the console
-  } catch (error) {
-    viewer = null;
-  }
-  if (!viewer) at("viewer").textContent = "This browser shows no 3D: it has no WebGL.";
   if (rows.length) choose(0);
+  requestAnimationFrame(() => setTimeout(() => { // WebGL may take a second to start: the table is there before it
+    try {
+      viewer = $3Dmol.createViewer(at("viewer"), {backgroundAlpha: 0});
+    } catch (error) {
+      viewer = null;
+    }
+    if (!viewer) at("viewer").textContent = "This browser shows no 3D: it has no WebGL.";
+    draw(chosen, true);
+    at("viewer").viewer = viewer; // for the console
+  }));
 })();
