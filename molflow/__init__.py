@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from molflow.designer import Budget, DesignRun, design, sample
     from molflow.grade import evaluate, likelihood, predict
+    from molflow.verification import Verdict, verify
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "likelihood", "predict", "sample"]
+__all__ = ["Budget", "DesignRun", "Verdict", "__version__", "design", "evaluate", "likelihood", "predict", "sample",
+           "verify"]
 
 _HOME = {"Budget": "designer", "DesignRun": "designer", "design": "designer", "sample": "designer",
-         "evaluate": "grade", "likelihood": "grade", "predict": "grade"}
+         "evaluate": "grade", "likelihood": "grade", "predict": "grade",
+         "Verdict": "verification", "verify": "verification"}
 
 
 def __getattr__(name: str) -> Any:
