@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from molflow.designer import Budget, DesignRun, design, sample
     from molflow.grade import evaluate, likelihood, predict
     from molflow.report import write_report
+    from molflow.verification import Verdict, verify
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "likelihood", "predict", "sample",
-           "write_report"]
+__all__ = ["Budget", "DesignRun", "Verdict", "__version__", "design", "evaluate", "likelihood", "predict", "sample",
+           "verify", "write_report"]
 
 _HOME = {"Budget": "designer", "DesignRun": "designer", "design": "designer", "sample": "designer",
-         "evaluate": "grade", "likelihood": "grade", "predict": "grade", "write_report": "report"}
+         "evaluate": "grade", "likelihood": "grade", "predict": "grade", "write_report": "report",
+         "Verdict": "verification", "verify": "verification"}
 
 
 def __getattr__(name: str) -> Any:

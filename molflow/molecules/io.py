@@ -23,12 +23,22 @@ _BREAKS_FIELD_NAME = re.compile(r"^$|^_|[\r\n<>]")  # RDKit holds back names wit
 _BREAKS_FIELD_VALUE = re.compile(r"^\$\$\$\$|^>|[\r\n]")
 
 
+Molecules = Sequence[Molecule] | str | os.PathLike[str]
+
+
 class Skipped(NamedTuple):
     """A record that could not be read: its place in the file (from 1), its title line, and why."""
 
     record: int
     name: str
     reason: str
+
+
+def read(molecules: Molecules) -> tuple[list[Molecule], list[Skipped]]:
+    """Molecules as given, or those of an SDF file with the records that could not be read."""
+    if isinstance(molecules, str | os.PathLike):
+        return read_sdf(molecules)
+    return list(molecules), []
 
 
 def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> None:
