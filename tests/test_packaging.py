@@ -106,7 +106,7 @@ MAY_IMPORT = {
     "data": ["data", "molecules", "flow"],
     "oracles": ["oracles", "molecules"],
     "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
-    "report": ["report", "designer", "molecules", "nn", "provenance", "__version__"],
+    "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "verification", "__version__"],
     "provenance.py": [],
 }
 """Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,23 +14,21 @@ from ase.data import chemical_symbols
 from matplotlib.ticker import MaxNLocator
 
 from molflow.molecules.convert import Molecule
-from molflow.nn.property import PROPERTIES
 from molflow.nn.weights import SHIPPED
+from molflow.oracles.record import UNITS as OF_LEVELS
 from molflow.report.drawing import svg
 from molflow.report.figures import JUDGES, NAMES, Fields, Reading, column, number, readings, unit
 from molflow.report.reading import SavedRun
 
-ORACLES = ("xtb_", "dft_")
-"""Prefixes of the fields that calculations add to a run: all of them are shown."""
+_CALCULATED = re.compile(r"(xtb|dft)_(.+?)(?: \[(.+)\])?")  # a field of `molflow verify`: method, what, unit
+_IN_WORDS = ("verdict", "reason", "method", "time")  # its fields that are no columns
 
 
 class Column(NamedTuple):
-    """A column of the table of molecules: key of the field, its heading, the unit below it, is it sorted as numbers."""
+    """A column of the table of molecules: its heading and the unit below it."""
 
-    key: str
     title: str
     unit: str
-    numeric: bool = True
 
 
 class Cell(NamedTuple):
@@ -37,7 +36,6 @@ class Cell(NamedTuple):
 
     value: float
     text: str
-    numeric: bool
 
 
 class Row(NamedTuple):
@@ -48,7 +46,7 @@ class Row(NamedTuple):
     formula: str
     valid: bool
     fault: str
-    verdict: str
+    verdicts: list[str]
     cells: list[Cell]
 
 
@@ -90,29 +88,32 @@ def circumstances(run: SavedRun) -> list[tuple[str, str]]:
 
 def is_valid(fields: Fields) -> bool:
     """As the run has judged it."""
-    return number(fields, "valid") == 1
+    return number(fields.get("valid")) == 1
 
 
 def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
-    """Columns and rows: of each target what every judge says and how far the evaluator is off, then the oracles'."""
-    found = readings(run.fields, run.targets)
+    """Columns and rows: of each target what every judge says and how far the evaluator is off, then what else
+    quantum chemistry has found."""
     columns: list[Column] = []
-    for name, of_name in groupby(found, lambda reading: reading.name):
-        columns += [Column(f"{reading.judge}_{name}", f"{name} {JUDGES[reading.judge]}", unit(name))
-                    for reading in of_name]
-        columns.append(Column(f"miss_{name}", f"{name} miss", unit(name)))
-    keys = dict.fromkeys(key for fields in run.fields for key in fields if key.startswith(ORACLES))
-    columns += [Column(key, key.replace("_", " "), "", bool(np.isfinite(column(run.fields, key)).any())) for key in keys
-                if key.partition("_")[2] not in (*PROPERTIES, *run.targets)]
+    values: list[Sequence[float | str]] = []
+    for name, of_name in groupby(readings(run.fields, run.targets), lambda reading: reading.name):
+        for reading in of_name:
+            columns.append(Column(f"{name} {JUDGES[reading.judge]}", unit(name)))
+            values.append(reading.values.tolist())
+        columns.append(Column(f"{name} miss", unit(name)))
+        values.append(np.abs(column(run.fields, f"evaluator_{name}") - run.targets[name]).tolist())
+    for key in dict.fromkeys(key for fields in run.fields for key in fields):
+        if (match := _CALCULATED.fullmatch(key)) and match[2] not in (*OF_LEVELS, *_IN_WORDS):
+            columns.append(Column(f"{match[1]} {match[2].replace('_', ' ')}", match[3] or ""))
+            values.append([fields.get(key, "") for fields in run.fields])
     rows = []
-    for fields, molecule in zip(run.fields, run.molecules, strict=True):
-        miss = {f"miss_{name}": abs(number(fields, f"evaluator_{name}") - target)
-                for name, target in run.targets.items()}
-        known: Fields = {**fields, **miss}
-        words = [str(fields.get(key, "")) for key in ("smiles", "formula", "fault", "verdict")]
-        rows.append(Row(svg(molecule) if molecule else None, words[0], words[1], is_valid(fields), words[2], words[3],
-                        [Cell(number(known, head.key), shown(known.get(head.key, "")), head.numeric)
-                         for head in columns]))
+    for i, (fields, molecule) in enumerate(zip(run.fields, run.molecules, strict=True)):
+        smiles, formula, fault = (str(fields.get(key, "")) for key in ("smiles", "formula", "fault"))
+        verdicts = [": ".join(filter(None, (JUDGES[method].strip("*"), str(fields[f"{method}_verdict"]),
+                                            str(fields.get(f"{method}_reason", "")))))
+                    for method in ("xtb", "dft") if f"{method}_verdict" in fields]
+        rows.append(Row(svg(molecule) if molecule else None, smiles, formula, is_valid(fields), fault, verdicts,
+                        [Cell(number(of_all[i]), shown(of_all[i])) for of_all in values]))
     return columns, rows
 
 

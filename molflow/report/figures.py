@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molflow.nn.property import UNITS
+from molflow.verification import ON_QM9_SCALE
 
 Fields = Mapping[str, float | str]
 """What is known of one molecule, as in ``Molecule.properties``."""
@@ -17,8 +18,9 @@ NAMES = {"alpha": "polarisability α", "gap": "HOMO–LUMO gap", "homo": "HOMO e
          "mu": "dipole moment μ", "cv": "heat capacity Cv"}
 """Properties as a chemist writes them."""
 
-JUDGES = {"guide": "guide", "evaluator": "evaluator", "xtb": "GFN2-xTB", "dft": "DFT"}
-"""Prefix of a field: who says so. The guide was optimised against, so it is no judge of its own success."""
+JUDGES = {"guide": "guide", "evaluator": "evaluator", "xtb": "GFN2-xTB*", "dft": "DFT"}
+"""Prefix of a field: who says so. The guide was optimised against, so it is no judge of its own success. GFN2-xTB has a
+star because its values are put on B3LYP's scale, which the targets have."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,28 @@ def unit(name: str) -> str:
     return UNITS.get(name, "").replace("^3", "³")
 
 
-def number(fields: Fields, key: str) -> float:
+def number(value: object) -> float:
     """A field as a number, NaN where it is missing or text."""
-    value = fields.get(key)
     return float(value) if isinstance(value, int | float | np.number) else np.nan
 
 
 def column(molecules: Sequence[Fields], key: str) -> NDArray[np.float64]:
     """A field of all n molecules: (n,)."""
-    return np.array([number(fields, key) for fields in molecules])
+    return np.array([number(fields.get(key)) for fields in molecules])
 
 
 def readings(molecules: Sequence[Fields], targets: Mapping[str, float]) -> list[Reading]:
-    """Property by property, all judges that have said something of any molecule; guide and evaluator in any case."""
-    found = [Reading(judge, name, target, column(molecules, f"{judge}_{name}"))
-             for name, target in targets.items() for judge in JUDGES]
-    return [reading for reading in found if reading.judge in ("guide", "evaluator") or len(reading.known)]
+    """Property by property, all judges that have said something of any molecule; guide and evaluator in any case.
+
+    GFN2-xTB is heard on what `molflow.verification.ON_QM9_SCALE` can bring to B3LYP's scale, and on that scale.
+    """
+    found = []
+    for name, target in targets.items():
+        calculated = f"{name} [{UNITS.get(name, '')}]"  # as `molflow verify` calls it
+        slope, intercept = ON_QM9_SCALE.get(name, (np.nan, np.nan))
+        said = {"guide": column(molecules, f"guide_{name}"), "evaluator": column(molecules, f"evaluator_{name}"),
+                "xtb": slope * column(molecules, f"xtb_{calculated}") + intercept,
+                "dft": column(molecules, f"dft_{calculated}")}
+        found += [Reading(judge, name, target, values) for judge, values in said.items()
+                  if judge in ("guide", "evaluator") or np.isfinite(values).any()]
+    return found

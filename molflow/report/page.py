@@ -69,7 +69,7 @@ def page(run: SavedRun) -> str:
         run=run, asked=content.asked(run.targets), outcome=content.outcome(run), charts=content.charts(run),
         readings=readings(run.fields, run.targets), columns=columns, rows=rows, data=data, scripts=scripts,
         hashes=hashes, command=content.command(run.record["settings"]), circumstances=content.circumstances(run),
-        animated=int(number(run.trajectory[0].properties, "molecule")) if run.trajectory else None,
+        animated=int(number(run.trajectory[0].properties["molecule"])) if run.trajectory else None,
         course=base64.b64encode(run.course).decode(), style=(_WEB / "page.css").read_text(encoding="utf-8"),
         licence=(_WEB / "3Dmol-LICENSE.txt").read_text(encoding="utf-8"))
 

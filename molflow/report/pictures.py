@@ -49,7 +49,7 @@ def draw_molecules(run: DesignRun) -> Figure:
         else:
             write(centre, above + high / 2, "cannot be drawn", "grey")
         title = textwrap.wrap(f"{i + 1}: {molecule.fault}".rstrip(": "), 38, max_lines=2, placeholder=" …")
-        values = [f"{name} {number(molecule.properties, f'evaluator_{name}'):.2f} ({target:.2f}) {unit(name)}"
+        values = [f"{name} {number(molecule.properties.get(f'evaluator_{name}')):.2f} ({target:.2f}) {unit(name)}"
                   for name, target in run.targets.items()]
         for row, text in enumerate(title + values):
             write(centre, below + row * _LINE, text, colour if row < len(title) else "black")

@@ -34,7 +34,7 @@ def read_trajectory(path: Path) -> list[Molecule]:
     return frames
 
 
-def _written(bonds: np.ndarray) -> dict[str, str]:
+def _written(bonds: np.ndarray) -> dict[str, float | str]:
     first, second = np.triu(bonds, 1).nonzero()
     text = " ".join(f"{i}-{j}:{bonds[i, j]}" for i, j in zip(first, second, strict=True))
     return {"bonds": text} if text else {}  # ASE's reader takes what follows for the value of an empty one

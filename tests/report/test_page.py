@@ -73,28 +73,38 @@ def test_every_molecule_is_in_it_as_it_was_generated(designed, tmp_path):
     assert_allclose([atom[1:] for atom in said["frames"][0]["atoms"]], run.trajectory[0].positions, atol=1e-4)
 
 
-def test_what_calculations_added_is_compared_with_the_target(designed, tmp_path):
-    """In the table only, as in both: whoever adds a column to results.csv has it on the page."""
-    folder = designed(n=4, targets=THREE, broken=1).save(tmp_path / "run")
+def test_what_molflow_verify_added_is_compared_with_the_target(designed, tmp_path):
+    """Its fields may stand in either file. GFN2-xTB is compared on B3LYP's scale: gap 0.516 x + 4.241 eV."""
+    run = designed(n=4, targets=THREE, broken=1)
+    run.molecules[1].properties.update({"xtb_gap [eV]": 1.5, "xtb_alpha [Bohr^3]": 71.0, "xtb_verdict": "agrees",
+                                        "xtb_strain [kcal/mol]": 2.25, "xtb_keeps_bonds": 1, "xtb_time [s]": 3.5})
+    run.molecules[2].properties.update({"xtb_gap [eV]": 2.5, "xtb_verdict": "off target", "xtb_reason": "gap off by 1"})
+    folder = run.save(tmp_path / "run")
     lines = (folder / "results.csv").read_text().splitlines()
-    more = ["xtb_gap,dft_gap,xtb_strain,verdict", ",,,", "4.0,5.5,2.25,passes", "4.5,,1.75,fails", "6.5,,30,passes"]
+    more = ["dft_gap [eV],dft_gap [Ha]", ",", "5.5,", "4.0,9", ","]
     (folder / "results.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(lines, more, strict=True)) + "\n")
-    run = read_run(folder)
-    found = {(reading.judge, reading.name): reading for reading in readings(run.fields, run.targets)}
+    read = read_run(folder)
+    found = {(reading.judge, reading.name): reading for reading in readings(read.fields, read.targets)}
     assert set(found) == {(judge, name) for judge in ("guide", "evaluator") for name in THREE} | {
         ("xtb", "gap"), ("dft", "gap")}
-    assert_allclose(found["xtb", "gap"].misses, [1.0, 0.5, 1.5])
-    assert found["xtb", "gap"].achieved == "5.000 ± 1.323"
-    assert_allclose(found["dft", "gap"].known, [5.5])
-    columns, rows = content.table(run)
-    cells = {column.key: [row.cells[i] for row in rows] for i, column in enumerate(columns)}
-    assert [cell.text for cell in cells["xtb_strain"]] == ["", "2.250", "1.750", "30"]
-    assert [row.verdict for row in rows] == ["", "passes", "fails", "passes"]
-    assert_allclose([cell.value for cell in cells["miss_mu"]],
-                    [abs(fields["evaluator_mu"] - 1.5) for fields in run.fields])
-    lanes = content.charts(run)[0]["lanes"]
-    assert [lane["judge"] for lane in lanes] == ["guide", "evaluator", "GFN2-xTB", "DFT"]
-    assert [dot[0] for dot in lanes[2]["dots"]] == [1, 2, 3]
+    assert_allclose(found["xtb", "gap"].misses, [0.516 * 1.5 + 4.241 - 5, 0.516 * 2.5 + 4.241 - 5])
+    assert_allclose(found["dft", "gap"].misses, [0.5, 1.0])
+    assert found["dft", "gap"].achieved == "4.750 ± 1.061"
+    columns, rows = content.table(read)
+    cells = {column.title: [row.cells[i].text for row in rows] for i, column in enumerate(columns)}
+    assert list(cells)[:4] == ["gap guide", "gap evaluator", "gap GFN2-xTB*", "gap DFT"]
+    assert cells["gap DFT"] == ["", "5.500", "4.000", ""] and cells["xtb strain"] == ["", "2.250", "", ""]
+    assert [column.unit for column in columns if column.title == "xtb strain"] == ["kcal/mol"]
+    assert set(cells) == {f"{name} {who}" for name in THREE for who in ("guide", "evaluator", "miss")} | {
+        "gap GFN2-xTB*", "gap DFT", "xtb strain", "xtb keeps bonds"}
+    assert [row.verdicts for row in rows] == [[], ["GFN2-xTB: agrees"], ["GFN2-xTB: off target: gap off by 1"], []]
+    for i, row in enumerate(rows):
+        miss = [cell.value for column, cell in zip(columns, row.cells, strict=True) if column.title == "mu miss"]
+        assert_allclose(miss, [abs(run.molecules[i].properties["evaluator_mu"] - 1.5)])
+    lanes = content.charts(read)[0]["lanes"]
+    assert [lane["judge"] for lane in lanes] == ["guide", "evaluator", "GFN2-xTB*", "DFT"]
+    assert [dot[0] for dot in lanes[2]["dots"]] == [1, 2]
+    assert "by a straight line" in (write_report(folder, overwrite=True)).read_text()
 
 
 def test_places_in_a_chart_are_linear_and_the_broken_ones_stay_at_the_edge(designed, tmp_path):
@@ -177,7 +187,7 @@ DAMAGE = {
     "no results": (lambda folder: (folder / "results.csv").unlink(), "has no results.csv"),
     "results cut": (edit("results.csv", lambda text: text[:text.index("\n", 900)]), "different runs"),
     "results too wide": (edit("results.csv", lambda text: text.strip() + ",1,2\n"), "results.csv is damaged"),
-    "results not text": (lambda folder: (folder / "results.csv").write_bytes(b"\xff\xfe\x00"), "results.csv is damaged"),
+    "results not text": (lambda folder: (folder / "results.csv").write_bytes(b"\xff\xfe\x00"), "results.csv is dam"),
     "quotes open": (edit("results.csv", lambda text: text + '"'), "results.csv is damaged"),
     "no molecules": (lambda folder: (folder / "molecules.sdf").unlink(), "has no molecules.sdf"),
     "molecules empty": (edit("molecules.sdf", lambda _: ""), "molecules.sdf is damaged"),

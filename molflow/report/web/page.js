@@ -29,8 +29,8 @@
     for (const row of rows) row.setAttribute("aria-selected", Number(row.dataset.molecule) === i);
     for (const dot of document.querySelectorAll("[data-dot]")) dot.classList.toggle("chosen", Number(dot.dataset.dot) === i);
     const molecule = data.molecules[i];
-    const words = rows.find(row => Number(row.dataset.molecule) === i).cells[2].textContent.trim().replace(/\s+/g, " ");
-    at("caption").textContent = `Molecule ${i + 1} ${words}` + (molecule.atoms.length ? "" : " (no structure to be shown)");
+    const words = rows.find(row => Number(row.dataset.molecule) === i).cells[2];
+    at("caption").textContent = [`Molecule ${i + 1}`, ...[...words.children].map(span => span.textContent)].filter(Boolean).join(" · ") + (molecule.atoms.length ? "" : " (no structure to be shown)");
     at("fields").replaceChildren(...molecule.fields.flatMap(([key, value]) => {
       const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
       dt.textContent = key;
