@@ -211,8 +211,9 @@ def test_nothing_sticks_out_and_words_can_be_read(browser, folder, width, scheme
 # ---- text that came from a file --------------------------------------------------------------------------------------
 
 HOSTILE = ["<img src=x onerror=pwn()>", "</script><script>pwn()</script>", "<!--<script>",
-           "\"onmouseover=\"pwn()\" x=\"", "'onclick='pwn()", "</style></title><svg onload=pwn()>", "javascript:pwn()", "&lt;b&gt;", "{{ 7 * 7 }}",
-           "\u2028pwn()\u2029", "]]>", "${pwn()}", "https://example.org/a.png"]
+           "\"onmouseover=\"pwn()\" x=\"", "'onclick='pwn()", "</style></title><svg onload=pwn()>",
+           "javascript:pwn()", "&lt;b&gt;", "{{ 7 * 7 }}", "\u2028pwn()\u2029", "]]>", "${pwn()}",
+           "https://example.org/a.png"]
 
 
 @pytest.fixture
