@@ -87,7 +87,7 @@ def properties(
         field = qm9_level.solve(molecule, density_fitting=density_fitting)
         occupied = field.mol.nelectron // 2
         dipole = field.dip_moment(unit="Debye", origin=charge_centre(molecule) / Bohr, verbose=0)
-        values |= {"energy": field.e_tot * Hartree, "homo": float(field.mo_energy[occupied - 1] * Hartree),
+        values |= {"energy": float(field.e_tot * Hartree), "homo": float(field.mo_energy[occupied - 1] * Hartree),
                    "lumo": float(field.mo_energy[occupied] * Hartree), "mu": float(np.linalg.norm(dipole))}
         if alpha:
             values["alpha"] = polarisability(field)
@@ -127,4 +127,4 @@ class _Forces(Calculator):
         field = qm9_level.solve(moved, density_fitting=self.density_fitting, guess=self.density)
         self.density = field.make_rdm1()
         gradients = field.nuc_grad_method()
-        self.results = {"energy": field.e_tot * Hartree, "forces": -gradients.kernel() * Hartree / Bohr}
+        self.results = {"energy": float(field.e_tot * Hartree), "forces": -gradients.kernel() * Hartree / Bohr}
