@@ -21,10 +21,9 @@ from molflow.nn.weights import SHIPPED
 
 CHUNK = 100
 TRIALS: tuple[tuple[Method, int, float], ...] = (
-    ("euler", 20, 1.0), ("euler", 20, 1.3), ("euler", 20, 1.7),
-    ("adams", 20, 1.0), ("adams", 20, 1.3), ("adams", 20, 1.7), ("midpoint", 10, 1.3), ("heun", 10, 1.3),
-    ("euler", 10, 1.0), ("adams", 10, 1.0), ("adams", 14, 1.0), ("adams", 30, 1.0), ("euler", 40, 1.0),
-    ("adams", 40, 1.0),
+    ("euler", 20, 1.0), ("adams", 20, 0.8), ("adams", 20, 1.0), ("adams", 20, 1.3), ("midpoint", 10, 1.0),
+    ("heun", 10, 1.0), ("euler", 10, 1.0), ("adams", 10, 0.8), ("adams", 10, 1.0), ("adams", 10, 1.3),
+    ("adams", 4, 1.0), ("adams", 6, 1.0), ("adams", 8, 1.0), ("adams", 14, 1.0), ("adams", 40, 1.0),
 )  # fmt: skip
 """Method, steps, power of the time grid."""
 

@@ -117,7 +117,7 @@ def data(task: GeneratorTask, numbers: range) -> dict[str, float]:
     for i in numbers:
         batch = floors.timed(lambda i=i: task.batch(i), CPU, everything)
         molecules = floors.timed(lambda i=i: task.store.batch(task.buckets[i]), CPU, read)
-        noise = torch.randn_like(batch["noise"]) * batch["mask"][..., None]
+        noise = torch.randn_like(batch["noise_positions"]) * batch["mask"][..., None]
         floors.timed(lambda x=noise, y=batch["positions"], n=molecules.sizes: pair(x, y, n), CPU, paired)
     torch.set_num_threads(threads)
     run = task.config.run

@@ -305,7 +305,7 @@ def couple(
     generator: Weights = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Run a generator from numbered source points: pairs for `train generator --pairs` to straighten its flow with."""
+    """Run a generator from numbered source points: pairs for `train reflow` to straighten its flow with."""
     from molflow.coupling import couple as run_couple
     from molflow.models import Generator
 
@@ -338,6 +338,21 @@ def train_generator(out: Out, config: Config = "generator", data: Data = None, r
 
     _train(GeneratorConfig, GeneratorTask, "generator", out, config, data, resume, accelerator, devices, minutes,
            start)
+
+
+@train.command("reflow")
+def train_reflow(out: Out, start: Annotated[Path, typer.Option(help="Weights of the flow to straighten.")],
+                 pairs: Annotated[list[Path], typer.Option(help="What `molflow data couple` wrote; repeatable.")],
+                 config: Config = "reflow", data: Data = None, resume: Resume = False,
+                 accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
+    """Straighten a trained flow, so that fewer steps do; writes generator.safetensors and its card into --out."""
+    from molflow.data.store import MoleculeStore
+    from molflow.training.config import GeneratorConfig
+    from molflow.training.reflow import ReflowTask
+
+    couplings = MoleculeStore.cat([MoleculeStore.load(file) for file in pairs])
+    _train(GeneratorConfig, lambda config, store: ReflowTask(config, store, couplings), "generator", out, config, data,
+           resume, accelerator, devices, minutes, start)
 
 
 @train.command("property")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,24 @@ class MoleculeStore:
             properties=torch.zeros(len(molecules), 0), index=index.to(torch.int32),
             bonded=torch.ones(len(molecules), dtype=torch.bool), names=(), units=(), source=source,
         )
+
+    @staticmethod
+    def cat(stores: Sequence[MoleculeStore]) -> MoleculeStore:
+        """All molecules in one. Raises ValueError where there are none, or their properties are not the same."""
+        if len({(store.names, store.units) for store in stores}) != 1:
+            raise ValueError("can only join data files of the same properties, and at least one")
+        tensors = {}
+        for key in (key for key, value in vars(stores[0]).items() if isinstance(value, Tensor)):
+            parts = [getattr(store, key) for store in stores]
+            if key.endswith("_ptr"):
+                starts = np.cumsum([0, *(int(part[-1]) for part in parts)])
+                tensors[key] = torch.cat([parts[0][:1], *(part[1:] + int(start) for part, start in
+                                                         zip(parts, starts, strict=False))])
+            else:
+                tensors[key] = torch.cat(parts)
+        first = stores[0]
+        return MoleculeStore(**tensors, names=first.names, units=first.units,
+                             source="; ".join(store.source for store in stores))
 
     def save(self, path: Path) -> None:
         """Write to a temporary name, then rename: a reader never meets half a file."""

@@ -91,7 +91,8 @@ class MoleculeSpace:
         for row, (number, size) in enumerate(zip(numbers.tolist(), counts, strict=True)):
             alone = MoleculeSpace(torch.ones(1, size, dtype=torch.bool), self.vocabulary)
             for key, value in alone.noise(torch.Generator().manual_seed(number)).items():
-                state[key][(row, *[slice(size)] * (value.dim() - 2))] = value[0]
+                corner = state[key][row, :size, :size] if key == "bonds" else state[key][row, :size]
+                corner.copy_(value[0])
         return {key: value.to(device) for key, value in state.items()}
 
     def pack(self, state: State) -> Tensor:

@@ -17,6 +17,7 @@ from molflow.nn.property import PROPERTIES
 from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
 from molflow.training.properties import PropertyTask
+from molflow.training.reflow import ReflowTask
 
 
 @rank_zero_only
@@ -35,6 +36,7 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
     training = {
         "data": task.store.source,
         "part": run.part,
+        **({"pairs": task.pairs.source} if isinstance(task, ReflowTask) else {}),
         "molecules_seen": saved["molecules"],
         "molecules_planned": run.molecules,
         "hours": round(saved["seconds"] / 3600, 3),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from molflow.data.store import MoleculeStore, qm9_split
 from molflow.flow.path import interpolate
 from molflow.flow.state import State
-from molflow.molecules.batch import pair_mask
+from molflow.molecules.batch import MoleculeBatch, pair_mask
 from molflow.molecules.elements import QM9
 from molflow.molecules.state import MoleculeSpace, centre
 from molflow.nn.velocity import VelocityNetwork
@@ -52,29 +52,35 @@ class GeneratorTask:
 
     def _batch(self, members: Tensor, seed: list[int]) -> Batch:
         """What only the processor can do, and small enough to be sent: paired positions, classes as int8."""
-        molecules, mask = (found := self.store.batch(members)), found.mask
+        molecules = self.store.batch(members)
         number = hash(tuple(seed)) % 2**63
         generator = torch.Generator().manual_seed(number)
-        positions = centre(molecules.positions, mask)
-        noise = centre(torch.randn(positions.shape, generator=generator), mask)
+        noise = centre(torch.randn(molecules.positions.shape, generator=generator), molecules.mask)
+        noise = pair(noise, centre(molecules.positions, molecules.mask), molecules.sizes)
+        # density 1.5 sqrt(t): a little more of the late times, where bond lengths are settled
+        t = torch.rand(len(molecules), generator=generator) ** (2 / 3)
+        return self._ends_of(molecules, {"positions": noise}, t, generator)
+
+    def _ends_of(self, molecules: MoleculeBatch, noise: State, t: Tensor, generator: torch.Generator) -> Batch:
+        mask = molecules.mask
         return {
-            # density 1.5 sqrt(t): a little more of the late times, where bond lengths are settled
-            "t": torch.rand(len(molecules), generator=generator) ** (2 / 3),
+            "t": t,
             "alone": bool(torch.rand((), generator=generator) >= self.config.self_condition),
-            "seed": number,
+            "seed": generator.initial_seed(),
             "mask": mask,
-            "positions": positions,
-            "noise": pair(noise, positions, molecules.sizes),
+            "positions": centre(molecules.positions, mask),
+            **{f"noise_{key}": value for key, value in noise.items()},
             "types": _classes(molecules.numbers, CLASSES["types"], mask),
             "charges": _classes(molecules.charges, CLASSES["charges"], mask),
             "bonds": _classes(molecules.bonds, CLASSES["bonds"], pair_mask(mask)),
         }
 
     def ends(self, batch: Batch) -> tuple[State, State]:
-        """Noise x(0) and data x(1) of a batch, on its device; noise of the classes is drawn here, by its seed."""
+        """Noise x(0) and data x(1) of a batch, on its device; noise that it lacks is drawn here, by its seed."""
         mask = batch["mask"]
         generator = torch.Generator(mask.device).manual_seed(batch["seed"])
-        noise = {**MoleculeSpace(mask, QM9).noise(generator), "positions": batch["noise"]}
+        noise = MoleculeSpace(mask, QM9).noise(generator)
+        noise = {key: batch.get(f"noise_{key}", drawn) for key, drawn in noise.items()}
         data = {"positions": batch["positions"],
                 **{key: _one_hot(batch[key], len(allowed)) for key, allowed in CLASSES.items()}}
         return noise, data

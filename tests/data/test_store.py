@@ -194,3 +194,24 @@ def test_known_members_of_every_part() -> None:
     split = qm9_split()
     assert {key: value[:5].tolist() for key, value in split.items()} == first
     assert {key: int(value[-1]) for key, value in split.items()} == last
+
+
+def test_store_of_a_batch_and_stores_joined_are_the_molecules_again(qm9: list[Molecule]) -> None:
+    def made(some: list[Molecule], start: int) -> MoleculeStore:
+        return MoleculeStore.of(collate(some), torch.arange(start, start + len(some)), f"from {start}")
+
+    joined = MoleculeStore.cat([made(qm9[:20], 100), made(qm9[20:25], 3), made(qm9[25:], 0)])
+    everything = collate(qm9)
+    got = joined.batch(torch.arange(61))
+    for name in ("numbers", "charges", "bonds"):
+        assert torch.equal(getattr(got, name), getattr(everything, name)), name
+    torch.testing.assert_close(got.positions, everything.positions.float())
+    assert joined.index[[0, 19, 20, 24, 25]].tolist() == [100, 119, 3, 7, 0]
+    assert joined.source == "from 100; from 3; from 0" and joined.bonded.all() and joined.properties.shape == (61, 0)
+
+
+def test_stores_of_different_properties_are_not_joined(qm9: list[Molecule], store: MoleculeStore) -> None:
+    bare = MoleculeStore.of(collate(qm9[:2]), torch.arange(2), "")
+    for stores in ([store, bare], []):
+        with pytest.raises(ValueError, match="same properties"):
+            MoleculeStore.cat(stores)

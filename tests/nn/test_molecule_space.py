@@ -194,3 +194,21 @@ def test_networks_states_and_prepared_data_need_neither_rdkit_nor_ase() -> None:
             "print(sorted({'rdkit', 'ase'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_numbered_noise_is_the_same_in_any_company_and_standard_in_its_space() -> None:
+    numbers = torch.arange(400)
+    sizes = 2 + numbers % 7
+    mask = torch.arange(9) < sizes[:, None]
+    together = MoleculeSpace(mask, QM9).numbered_noise(numbers)
+    for row in (0, 5, 399):
+        n = int(sizes[row])
+        alone = MoleculeSpace(torch.ones(1, n, dtype=torch.bool), QM9).numbered_noise(numbers[row : row + 1])
+        for key, value in alone.items():
+            assert torch.equal(together[key][(row, *[slice(n)] * (value.dim() - 2))], value[0]), key
+            assert together[key][row].count_nonzero() == value.count_nonzero(), "nothing on the padding"
+    space = MoleculeSpace(mask, QM9)
+    flat = space.pack(together)
+    for columns, freedom in space.groups().values():
+        total = freedom.sum()
+        assert flat[:, columns].square().sum() / total == pytest.approx(1, abs=5 * (2 / total.item()) ** 0.5)

@@ -95,7 +95,7 @@ def test_generator_noise_is_standard_in_its_space_and_drawn_by_the_batchs_seed(g
         batch = generator.batch(step)
         noise, _ = generator.ends(batch)
         assert same(noise, generator.ends(batch)[0])
-        assert torch.equal(noise["positions"], batch["noise"])
+        assert torch.equal(noise["positions"], batch["noise_positions"])
         space = MoleculeSpace(batch["mask"], QM9)
         flat, groups = space.pack(noise), space.groups()
         for k, (columns, freedom) in enumerate(groups[key] for key in noise):
