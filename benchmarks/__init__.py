@@ -12,4 +12,5 @@ BENCHMARKS = {
     "qm9-steps": "benchmarks.steps",
     "qm9-targets": "benchmarks.qm9_targets",
     "qm9-likelihood": "benchmarks.likelihood",
+    "oracle-qm9": "benchmarks.oracle_qm9",
 }

@@ -8,12 +8,16 @@ if TYPE_CHECKING:
     from molflow.designer import DesignRun, design, sample
     from molflow.search import Budget
     from molflow.grade import evaluate, likelihood, predict
+    from molflow.report import write_report
+    from molflow.verification import Verdict, verify
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "DesignRun", "__version__", "design", "evaluate", "likelihood", "predict", "sample"]
+__all__ = ["Budget", "DesignRun", "Verdict", "__version__", "design", "evaluate", "likelihood", "predict", "sample",
+           "verify", "write_report"]
 
 _HOME = {"Budget": "search", "DesignRun": "designer", "design": "designer", "sample": "designer",
-         "evaluate": "grade", "likelihood": "grade", "predict": "grade"}
+         "evaluate": "grade", "likelihood": "grade", "predict": "grade", "write_report": "report",
+         "Verdict": "verification", "verify": "verification"}
 
 
 def __getattr__(name: str) -> Any:

@@ -111,6 +111,18 @@ def design(
     print(f"written to {out}")
 
 
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Folder that molflow design has written.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default report.html in the folder.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a run as one HTML page: what was asked, what came out, every molecule flat and in 3D."""
+    from molflow import report
+
+    print(f"written to {report.write_report(folder, out, overwrite)}")
+
+
 @app.command()
 def sample(
     out: Annotated[Path, typer.Option(help="SDF file to write.")],
@@ -197,6 +209,41 @@ def evaluate(
     for key, value in figures.items():
         table.add_row(key, f"{value:.4g}")
     Console().print(table)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
+    method: Annotated[str, typer.Option(help="xtb: GFN2-xTB, a second a molecule. dft: B3LYP/6-31G(2df,p), "
+                                             "minutes.")] = "xtb",
+    relax: Annotated[bool, typer.Option("--relax", help="Relax first: tells strain and broken bonds.")] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing; a name in .sdf for an "
+                                                  "SDF.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Calculate the molecules in a file by quantum chemistry and compare with what they are said to be."""
+    from collections import Counter
+
+    import pandas as pd
+
+    from molflow.molecules.io import write_sdf
+    from molflow.verification import verify as run_verify
+
+    if out and out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    molecules = _read(file)
+    with live() as tell:
+        verdicts = run_verify(molecules, method=method, relax=relax, workers=workers,  # type: ignore[arg-type]
+                              progress=tell)  # type: ignore[arg-type]
+    if out and out.suffix.lower() == ".sdf":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_sdf(out, [verdict.annotated() for verdict in verdicts])
+        print(f"{len(verdicts)} molecules, written to {out}")
+    else:
+        _deliver(pd.DataFrame([verdict.row() for verdict in verdicts]), out)
+    words = Counter(verdict.word for verdict in verdicts)
+    print(", ".join(f"{count} {word}" for word, count in words.most_common()), file=sys.stderr)
 
 
 def _read(file: Path) -> list:

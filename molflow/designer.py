@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from molflow.flow.solvers import time_grid
 from molflow.models import STEPS, Generator, Predictor
 from molflow.molecules.convert import Molecule, unbatch
 from molflow.nn.property import PROPERTIES
@@ -31,6 +32,8 @@ class DesignRun:
         course: (rounds, n, targets) the guide's reading of the wanted properties there.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
+        trajectory: how the molecule with the lowest loss came from noise: x(t) at each step of the flow, decoded, with
+            its number, from 1, as ``molecule`` and the time ``t`` in ``.properties``.
     """
 
     molecules: list[Molecule]
@@ -39,6 +42,7 @@ class DesignRun:
     course: np.ndarray
     settings: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    trajectory: list[Molecule] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -49,10 +53,16 @@ class DesignRun:
                              for m in self.molecules])
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write SDF, CSV, JSON and pictures. Raises FileExistsError unless ``overwrite``."""
+        """Write SDF, CSV, JSON, pictures and an HTML page. Raises FileExistsError unless ``overwrite``."""
         from molflow.report import save
 
         return save(self, Path(folder), overwrite)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of the molecules."""
+        from molflow.report import notebook_table
+
+        return notebook_table(self)
 
 
 def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, atoms: int | None = None,
@@ -102,8 +112,12 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
     settings = {"targets": wanted, "n": n, "seed": seed, "atoms": atoms, "device": str(flow.device),
                 "budget": vars(budget), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
+    best = int(found.history[-1].argmin())
+    trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps))
+    for t, frame in zip(time_grid(budget.steps).tolist(), trajectory, strict=True):
+        frame.properties.update(molecule=best + 1, t=round(t, 6))
     return DesignRun(molecules, wanted, found.history.numpy(), found.course.numpy(), settings,
-                     warnings_for(wanted, flow.prior.ranges))
+                     warnings_for(wanted, flow.prior.ranges), trajectory)
 
 
 def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,

@@ -104,6 +104,18 @@ class Generator:
             made.append(decode(state, space.mask, self.vocabulary).to("cpu"))
         return MoleculeBatch.cat(made)[torch.from_numpy(np.argsort(order, kind="stable"))]
 
+    @torch.no_grad()
+    def trajectory(self, source: State, *, steps: int = STEPS) -> MoleculeBatch:
+        """From noise to a molecule: x(t) decoded at the steps + 1 times of ``time_grid(steps)``, as a batch of frames.
+
+        Args:
+            source: of one molecule, without padding, {key: (1, n, ...)}.
+        """
+        space = self.space(torch.tensor([source["positions"].shape[1]]))
+        field = MoleculeField(self.network, space.mask)
+        path = integrate(field, source, grid=time_grid(steps), method="adams", trajectory=True).trajectory or []
+        return MoleculeBatch.cat([decode(state, space.mask, self.vocabulary) for state in path]).to("cpu")
+
     def log_likelihood(self, batch: MoleculeBatch, *, steps: int = LIKELIHOOD_STEPS, probes: int | None = 1,
                        seed: int = 0, chunk: int = 32) -> Tensor:
         """log p(positions, elements, charges, bonds | number of atoms) of each molecule under the flow: (B,) float64

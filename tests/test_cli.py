@@ -43,8 +43,8 @@ def test_design_writes_everything_and_can_be_repeated(tiny_weights, tmp_path):
     first = command(tmp_path / "a")
     assert first.returncode == 0, first.stderr
     folder = tmp_path / "a"
-    assert {p.name for p in folder.iterdir()} == {"molecules.sdf", "results.csv", "run.json", "molecules.png",
-                                                  "optimisation.png"}
+    assert {p.name for p in folder.iterdir()} == {"molecules.sdf", "trajectory.xyz", "results.csv", "run.json",
+                                                  "molecules.png", "optimisation.png", "report.html"}
     table = pd.read_csv(folder / "results.csv")
     assert len(table) == 2 and list(table["target_gap"]) == [5.0, 5.0]
     records = list(Chem.SDMolSupplier(str(folder / "molecules.sdf"), sanitize=False, removeHs=False))

@@ -64,6 +64,29 @@ def test_problems_are_independent_of_their_order(tiny_weights):
     assert torch.allclose(straight.guide[order], turned.guide, atol=1e-4)
 
 
+def test_the_trajectory_goes_from_noise_to_the_best_molecule(tiny_weights):
+    made = run(tiny_weights, n=5, budget=Budget(4, 3, 3))
+    number = {frame.properties["molecule"] for frame in made.trajectory}
+    assert [frame.properties["t"] for frame in made.trajectory] == pytest.approx([0, 1 / 3, 2 / 3, 1], abs=1e-6)
+    best = made.molecules[int(number.pop()) - 1]
+    assert not number and (best is made.molecules[int(made.history[-1].argmin())])
+    end = made.trajectory[-1]
+    np.testing.assert_allclose(end.positions, best.positions, atol=1e-3)
+    assert (end.numbers == best.numbers).all() and (end.bonds == best.bonds).all()
+
+
+def test_each_source_leads_to_its_molecule(tiny_weights):
+    """Whatever the order, the size and the part of the batch in which it was found."""
+    generator, guide = (Generator.load(tiny_weights["generator"], "cpu"), Predictor.load(tiny_weights["guide"], "cpu"))
+    sizes = np.array([9, 5, 8, 9, 5])
+    found = solve(Problem(("gap",), torch.full((5, 1), 5.0), sizes), generator, guide, SMALL, chunk=2)
+    for i, (source, size) in enumerate(zip(found.sources, sizes, strict=True)):
+        assert source["positions"].shape == (1, size, 3) and source["bonds"].shape[1:3] == (size, size)
+        end = generator.trajectory(source, steps=SMALL.steps)[-1]
+        assert torch.equal(end.numbers[0], found.batch.numbers[i, :size])
+        assert torch.allclose(end.positions[0], found.batch.positions[i, :size], atol=1e-3)
+
+
 def test_nfe_is_what_was_spent_and_within_the_budget(tiny_weights):
     generator, guide = (Generator.load(tiny_weights["generator"], "cpu"), Predictor.load(tiny_weights["guide"], "cpu"))
     problem = Problem(("gap",), torch.full((4, 1), 5.0), np.array([5, 8, 9, 9]))
