@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from molflow.designer import DesignRun, design, sample
-    from molflow.search import Budget
     from molflow.grade import evaluate, likelihood, predict
     from molflow.report import write_report
+    from molflow.search import Budget
     from molflow.verification import Verdict, verify
 
 __version__ = "0.1.0"

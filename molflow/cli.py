@@ -318,6 +318,44 @@ def couple(
     print(f"{len(store)} of {n} molecules are whole, written to {out}")
 
 
+@data.command()
+def atlas(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    pairs: Annotated[list[Path] | None, typer.Option(help="What this command has kept before; repeatable.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="File for the molecules themselves, to be read again by another "
+                                                   "guide.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many source points to add.")] = 0,
+    first: Annotated[int, typer.Option(help="Number of the first.")] = 100_000,
+    device: Device = "auto",
+    generator: Weights = None,
+    guide: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map the source space of a generator: what numbered source points become, as the guide reads it."""
+    from molflow.coupling import couple as run_couple
+    from molflow.data.store import MoleculeStore
+    from molflow.models import Generator, Predictor
+    from molflow.search.atlas import Atlas
+    from molflow.search.problem import POWER, STEPS
+
+    for file in filter(None, (out, keep)):
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists: choose another name or give --overwrite")
+    stores = [MoleculeStore.load(file) for file in pairs or []]
+    if not n and not stores:
+        raise InputError("give -n, how many source points to map, or --pairs")
+    with live() as tell:
+        if n:
+            made = run_couple(Generator.load(generator, device), first, n, steps=STEPS, power=POWER,
+                              progress=tell)  # type: ignore[arg-type]
+            if keep:
+                made.save(keep)
+            stores.append(made)
+    atlas = Atlas.of(MoleculeStore.cat(stores), Predictor.load(guide or "guide", device))
+    atlas.save(out)
+    print(f"{len(atlas)} source points, each of another molecule, written to {out}")
+
+
 Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]

@@ -78,13 +78,16 @@ class Generator:
         counts = torch.as_tensor(sizes, device=self.device)
         return MoleculeSpace(torch.arange(int(counts.max()), device=self.device) < counts[:, None], self.vocabulary)
 
-    def flow(self, space: MoleculeSpace, *, steps: int = STEPS, gradients: bool = False) -> Flow:
+    def flow(self, space: MoleculeSpace, *, steps: int = STEPS, power: float = 1.0, gradients: bool = False) -> Flow:
         """x(0) -> x(1) for rows of ``space``; with ``gradients``, in memory that does not grow with the steps.
+
+        ``power`` as `molflow.flow.solvers.time_grid` has it: below 1, steps are shorter in the beginning, where elements
+        and bonds are decided.
 
         Always float32: bfloat16 moves atoms by tenths of an Å after 20 steps, so that a source found with it
         would not be one without, and on a CPU it gains nothing here.
         """
-        grid = time_grid(steps)
+        grid = time_grid(steps, power=power)
 
         def run(x0: State, index: Tensor) -> State:
             field = MoleculeField(self.network, space.mask[index])
@@ -105,15 +108,15 @@ class Generator:
         return MoleculeBatch.cat(made)[torch.from_numpy(np.argsort(order, kind="stable"))]
 
     @torch.no_grad()
-    def trajectory(self, source: State, *, steps: int = STEPS) -> MoleculeBatch:
-        """From noise to a molecule: x(t) decoded at the steps + 1 times of ``time_grid(steps)``, as a batch of frames.
+    def trajectory(self, source: State, *, steps: int = STEPS, power: float = 1.0) -> MoleculeBatch:
+        """From noise to a molecule: x(t) decoded at the steps + 1 times of the solver, as a batch of frames.
 
         Args:
             source: of one molecule, without padding, {key: (1, n, ...)}.
         """
         space = self.space(torch.tensor([source["positions"].shape[1]]))
         field = MoleculeField(self.network, space.mask)
-        path = integrate(field, source, grid=time_grid(steps), method="adams", trajectory=True).trajectory or []
+        path = integrate(field, source, grid=time_grid(steps, power=power), method="adams", trajectory=True).trajectory or []
         return MoleculeBatch.cat([decode(state, space.mask, self.vocabulary) for state in path]).to("cpu")
 
     def log_likelihood(self, batch: MoleculeBatch, *, steps: int = LIKELIHOOD_STEPS, probes: int | None = 1,

@@ -13,8 +13,9 @@ from molflow.models import DeviceError, Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import collate
 from molflow.molecules.io import read_sdf
+from molflow.molecules.stability import is_whole
 from molflow.nn.property import PROPERTIES, RESOLUTION
-from molflow.search import Budget, Problem, is_whole, solve
+from molflow.search import Budget, Problem, solve
 from molflow.targets import TargetError
 
 SMALL = Budget(draws=3, evals=2, steps=3)

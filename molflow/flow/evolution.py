@@ -11,12 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from molflow.flow.newton import Residual, Root
+from molflow.flow.newton import Residual, Root, length_where
 from molflow.flow.source import Flow
-from molflow.flow.state import Space, State, per_sample, select
+from molflow.flow.state import Space, per_sample, select
 
 GROW, SHRINK = 1.5, 0.7
 """Of b, after a generation with a better child and after one without: steady at one success in three."""
+
+LEAST = 0.2
+"""Of the first b: a change too small to make another molecule would find nothing, and then shrink further."""
 
 
 @torch.no_grad()
@@ -47,11 +50,11 @@ def evolve(
         tolerance: length of a residual that is short enough.
 
     Returns:
-        The best of each problem; `nfe` counts what was spent here, `norms` has a row a generation.
+        The best of each problem; `nfe` and `norms` go on from those of the parent.
     """
     source, endpoint = ({key: x.clone() for key, x in state.items()} for state in (parent.source, parent.endpoint))
     r, norm = parent.residual.clone(), parent.norm.clone()
-    b, nfe = torch.full_like(norm, scale), torch.zeros_like(parent.nfe)
+    b, nfe = torch.full_like(norm, scale), parent.nfe.clone()
     norms: list[Tensor] = []
     for _ in range(generations):
         index = (norm > tolerance).nonzero().squeeze(1)
@@ -64,11 +67,11 @@ def evolve(
                  for key, x in noise.items()}
         end = flow(child, rows)
         value, allowed = residual(end, rows)
-        length = torch.where(allowed & value.isfinite().all(1), value.norm(dim=1), torch.inf).view(-1, children)
+        length = length_where(value, allowed).view(-1, children)
         best = length.argmin(1)
         winner = best + children * torch.arange(len(index), device=best.device)
         better = length.amin(1) < norm[index]
-        b[index] = (b[index] * torch.where(better, GROW, SHRINK)).clamp(max=scale)
+        b[index] = (b[index] * torch.where(better, GROW, SHRINK)).clamp(LEAST * scale, scale)
         nfe[index] += children * nfe_per_flow
         taken, won = index[better], winner[better]
         norm[taken], r[taken] = length.flatten()[won], value[won]
@@ -76,4 +79,4 @@ def evolve(
             for key, x in select(made, won).items():
                 state[key][taken] = x
         norms.append(norm.clone())
-    return Root(source, endpoint, r, norm, torch.stack(norms) if norms else norm[None, :][:0], nfe)
+    return Root(source, endpoint, r, norm, torch.cat([parent.norms, *(n[None] for n in norms)]), nfe)
