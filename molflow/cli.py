@@ -76,14 +76,19 @@ def live() -> Iterator[object]:
 
 @app.command()
 def design(
-    target: Annotated[list[str], typer.Option(help="property=value, repeatable: gap=5.0, gap=0.18Ha, mu=1.5")],
+    target: Annotated[list[str], typer.Option(help="What is wanted of a property, repeatable: gap=5.0, gap=0.18Ha, "
+                                                   "gap=4..5, 'mu<1', alpha=max.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     n: Annotated[int, typer.Option("-n", help="How many molecules.")] = 16,
     seed: Seed = 0,
     atoms: Atoms = None,
+    formula: Annotated[str | None, typer.Option(help="Of every molecule, for example C7H10O2.")] = None,
+    lead: Annotated[Path | None, typer.Option("--from", help="SDF file whose first molecule to stay near.")] = None,
+    similarity: Annotated[float, typer.Option(help="How near, by Tanimoto's coefficient.")] = 0.4,
     device: Device = "auto",
-    draws: Annotated[int, typer.Option(help="Sources drawn for each molecule; the best is optimised.")] = 24,
-    evals: Annotated[int, typer.Option(help="Most evaluations of loss and gradient for each molecule.")] = 8,
+    draws: Annotated[int, typer.Option(help="Source points to start from, for each molecule.")] = 4,
+    generations: Annotated[int, typer.Option(help="Most generations of relatives of the best.")] = 4,
+    gradients: Annotated[int, typer.Option(help="Most gradients of Newton's method.")] = 2,
     generator: Weights = None,
     guide: Weights = None,
     evaluator: Weights = None,
@@ -93,16 +98,19 @@ def design(
     from rich.console import Console
 
     from molflow import report
-    from molflow.designer import Budget
     from molflow.designer import design as run_design
+    from molflow.search import Budget
     from molflow.targets import parse_targets
 
     report.check_folder(out, overwrite)
-    if draws < 1 or evals < 0:
-        raise InputError(f"--draws must be at least 1 and --evals at least 0, got {draws} and {evals}")
+    if draws < 1 or generations < 0 or gradients < 0:
+        raise InputError("--draws must be at least 1, --generations and --gradients at least 0, got "
+                         f"{draws}, {generations} and {gradients}")
     targets = parse_targets(target)
     with live() as tell:
-        run = run_design(targets, n, seed, atoms=atoms, device=device, budget=Budget(draws, evals), generator=generator,
+        run = run_design(targets, n, seed, atoms=atoms, formula=formula, lead=_read(lead)[0] if lead else None,
+                         similarity=similarity, device=device,
+                         budget=Budget(draws=draws, generations=generations, gradients=gradients), generator=generator,
                          guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]
     for sentence in run.warnings:
         print(f"molflow: warning: {sentence}", file=sys.stderr)
@@ -344,14 +352,14 @@ def atlas(
     stores = [MoleculeStore.load(file) for file in pairs or []]
     if not n and not stores:
         raise InputError("give -n, how many source points to map, or --pairs")
+    model = Generator.load(generator, device)
     with live() as tell:
         if n:
-            made = run_couple(Generator.load(generator, device), first, n, steps=STEPS, power=POWER,
-                              progress=tell)  # type: ignore[arg-type]
+            made = run_couple(model, first, n, steps=STEPS, power=POWER, progress=tell)  # type: ignore[arg-type]
             if keep:
                 made.save(keep)
             stores.append(made)
-    atlas = Atlas.of(MoleculeStore.cat(stores), Predictor.load(guide or "guide", device))
+    atlas = Atlas.of(MoleculeStore.cat(stores), model, Predictor.load(guide or "guide", device))
     atlas.save(out)
     print(f"{len(atlas)} source points, each of another molecule, written to {out}")
 

@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from molflow.conditions import Conditions, has_formula, is_like, parse_formula
 from molflow.flow.solvers import time_grid
 from molflow.models import STEPS, Generator, Predictor
 from molflow.molecules.convert import Molecule, unbatch
 from molflow.nn.property import PROPERTIES
-from molflow.search import Budget, Problem, Progress, solve
-from molflow.targets import TargetError, check_targets, warnings_for
+from molflow.search import POWER, Atlas, Budget, Problem, Progress, solve
+from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_targets, warnings_for
 
 if TYPE_CHECKING:
     import pandas as pd
+
+BUDGET = Budget()
+
+SIMILARITY = 0.4
+"""Tanimoto's coefficient above which small molecules look alike."""
+
 
 @dataclass(frozen=True)
 class DesignRun:
@@ -29,7 +36,6 @@ class DesignRun:
         molecules: each with its targets, predictions and status in ``.properties``.
         targets: what was asked for.
         history: (rounds, n) shortest miss so far, all targets together, in units of the guide's resolution.
-        course: (rounds, n, targets) the guide's reading of the wanted properties there.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
         trajectory: how the molecule with the lowest loss came from noise: x(t) at each step of the flow, decoded, with
@@ -37,9 +43,8 @@ class DesignRun:
     """
 
     molecules: list[Molecule]
-    targets: dict[str, float]
+    targets: dict[str, Goal]
     history: np.ndarray
-    course: np.ndarray
     settings: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     trajectory: list[Molecule] = field(default_factory=list)
@@ -65,37 +70,58 @@ class DesignRun:
         return notebook_table(self)
 
 
-def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, atoms: int | None = None,
-           device: str = "auto", budget: Budget = Budget(), generator: Path | None = None,
-           guide: Path | None = None, evaluator: Path | None = None, progress: Progress | None = None) -> DesignRun:
-    """Make ``n`` molecules that have the wanted properties.
+def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: int | None = None,
+           formula: str | None = None, lead: Molecule | None = None, similarity: float = SIMILARITY,
+           device: str = "auto", budget: Budget = BUDGET, generator: Path | None = None, guide: Path | None = None,
+           evaluator: Path | None = None, progress: Progress | None = None) -> DesignRun:
+    """Make ``n`` molecules that have the wanted properties, each another one.
 
     Args:
-        targets: property -> value, a number in molflow's unit or text with a unit: ``{"gap": "0.18Ha"}``.
-            Properties and units are ``alpha`` Bohr³, ``gap`` ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K).
+        targets: property -> what is wanted of it, in molflow's unit or with one: a number or ``"0.18Ha"``, two bounds
+            or ``"4..5"``, ``"<1.0"``, ``"max"``, ``"min"``. Properties and units are ``alpha`` Bohr³, ``gap``
+            ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K).
         n: how many.
         seed: drives everything; the same seed on the same machine gives the same molecules.
-        atoms: size of every molecule, hydrogens counted; by default drawn from p(size | targets) of the data.
+        atoms: size of every molecule, hydrogens counted; by default what suits the targets.
+        formula: of every molecule, such as ``"C7H10O2"``.
+        lead: a molecule to stay near.
+        similarity: how near, by Tanimoto's coefficient of Morgan fingerprints.
         device: ``auto``, ``cpu`` or ``cuda``.
         budget: what may be spent on a molecule.
         generator, guide, evaluator: files of weights, by default the shipped ones.
         progress: called as the work goes on.
 
     Raises:
-        TargetError: unknown property, unit or value; ``n`` or ``atoms`` out of range.
+        TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms`` or
+            ``formula`` out of range.
         WeightsError: weights missing or damaged.
         DeviceError: CUDA asked for and missing.
     """
     wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
+    conditions = []
+    if formula is not None:
+        composition = parse_formula(formula)
+        total = sum(composition.values())
+        if atoms not in (None, total):
+            raise TargetError(f"formula {formula} has {total} atoms, not {atoms}")
+        atoms = total
+        conditions.append(has_formula(composition))
+    if lead is not None:
+        conditions.append(is_like(lead, similarity))
     flow = Generator.load(generator, device)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
-    sizes = choose_sizes(flow, n, seed, atoms, wanted)
-    values = torch.tensor(list(wanted.values())).expand(n, -1)
-    problem = Problem(tuple(wanted), values, values, sizes, any_size=atoms is None)
+    atlas = Atlas.beside(flow)
+    check_consistent(wanted, leader.card.metrics)
+    goals = {name: goal.within(flow.prior.ranges[name]) for name, goal in wanted.items()}
+    bounds = {name: (goal.low, goal.high) for name, goal in goals.items()}
+    sizes = choose_sizes(flow, n, seed, atoms, bounds)
+    low, high = torch.tensor(list(bounds.values())).T
+    problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)
     begun = time.perf_counter()
-    found = solve(problem, flow, leader, budget, seed=seed, progress=progress)
+    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=Conditions(conditions), seed=seed,
+                  progress=progress)
     seconds = time.perf_counter() - begun
     judged = judge.predict(found.batch)
 
@@ -104,28 +130,32 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
         for name in PROPERTIES:
             column = PROPERTIES.index(name)
             if name in wanted:
-                molecule.properties[f"target_{name}"] = wanted[name]
+                value = wanted[name].value
+                molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
             molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
             molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
         molecule.properties["valid"] = int(molecule.is_valid)
         molecule.properties["nfe"] = int(found.nfe[i])
-    settings = {"targets": wanted, "n": n, "seed": seed, "atoms": atoms, "device": str(flow.device),
-                "budget": vars(budget), "seconds": seconds,
+    asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}
+    settings = {"targets": asked, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
+                "lead": lead.smiles if lead else None, "similarity": similarity if lead else None,
+                "device": str(flow.device), "budget": vars(budget), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
-    trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps))
-    for t, frame in zip(time_grid(budget.steps).tolist(), trajectory, strict=True):
+    trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps, power=POWER))
+    for t, frame in zip(time_grid(budget.steps, power=POWER).tolist(), trajectory, strict=True):
         frame.properties.update(molecule=best + 1, t=round(t, 6))
-    return DesignRun(molecules, wanted, found.history.numpy(), found.course.numpy(), settings,
-                     warnings_for(wanted, flow.prior.ranges), trajectory)
+    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges),
+                     trajectory)
 
 
 def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,
-                 targets: dict[str, float] | None = None) -> np.ndarray:
-    """(n,) atom counts: all ``atoms``, or drawn as the data has them. Raises TargetError out of range."""
+                 ranges: dict[str, tuple[float, float]] | None = None) -> np.ndarray:
+    """(n,) atom counts: all ``atoms``, or drawn as the data has them, with properties in ``ranges``. Raises TargetError
+    out of range."""
     low, high = generator.prior.sizes[0], generator.prior.sizes[-1]
     if atoms is None:
-        return generator.prior.draw_sizes(n, np.random.default_rng(seed), targets)
+        return generator.prior.draw_sizes(n, np.random.default_rng(seed), ranges)
     if not low <= atoms <= high:
         raise TargetError(f"the model makes molecules of {low} to {high} atoms, not {atoms}")
     return np.full(n, atoms)

@@ -81,8 +81,8 @@ class Generator:
     def flow(self, space: MoleculeSpace, *, steps: int = STEPS, power: float = 1.0, gradients: bool = False) -> Flow:
         """x(0) -> x(1) for rows of ``space``; with ``gradients``, in memory that does not grow with the steps.
 
-        ``power`` as `molflow.flow.solvers.time_grid` has it: below 1, steps are shorter in the beginning, where elements
-        and bonds are decided.
+        ``power`` as `molflow.flow.solvers.time_grid` has it: below 1, steps are shorter in the beginning, where
+        elements and bonds are decided.
 
         Always float32: bfloat16 moves atoms by tenths of an Å after 20 steps, so that a source found with it
         would not be one without, and on a CPU it gains nothing here.
@@ -116,7 +116,8 @@ class Generator:
         """
         space = self.space(torch.tensor([source["positions"].shape[1]]))
         field = MoleculeField(self.network, space.mask)
-        path = integrate(field, source, grid=time_grid(steps, power=power), method="adams", trajectory=True).trajectory or []
+        solution = integrate(field, source, grid=time_grid(steps, power=power), method="adams", trajectory=True)
+        path = solution.trajectory or []
         return MoleculeBatch.cat([decode(state, space.mask, self.vocabulary) for state in path]).to("cpu")
 
     def log_likelihood(self, batch: MoleculeBatch, *, steps: int = LIKELIHOOD_STEPS, probes: int | None = 1,

@@ -1,9 +1,9 @@
-"""Improving source points without gradients, where the flow is too rough for them: a (1 + lambda) evolution strategy.
+"""Improving source points where the flow is too rough for gradients: a (1 + lambda) evolution strategy.
 
-A flow that makes discrete things (which atoms, which bonds) is nearly a step function of its source: a gradient says how
-a molecule bends, not which other one to make. Small random changes of the source make relatives of a molecule.
-They are the proposals of preconditioned Crank-Nicolson, x' = sqrt(1 - b^2) x + b noise (Cotter, Roberts, Stuart & White
-2013, Statist. Sci. 28, 424), under which a Gaussian draw stays one; b follows success (Rechenberg's rule).
+A flow that makes discrete things (which atoms, which bonds) is nearly a step function of its source: a gradient says
+how a molecule bends, not which other one to make. Small random changes of the source make relatives of a molecule.
+They are the proposals of preconditioned Crank-Nicolson, x' = sqrt(1 - b^2) x + b noise (Cotter, Roberts, Stuart &
+White 2013, Statist. Sci. 28, 424), under which a Gaussian draw stays one; b follows success (Rechenberg's rule).
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from molflow.conditions import Conditions
 from molflow.flow.state import State
 from molflow.models import Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import unbatch
 from molflow.molecules.stability import is_whole
 from molflow.molecules.state import decode
-from molflow.search.problem import POWER, Accept, Problem, Progress
+from molflow.search.problem import POWER, Problem, Progress
 
 UNFIT = 1e6
 """Cost of starting from a molecule that will not do: more than any miss, so only where there is none that will."""
@@ -29,7 +30,7 @@ class Pool:
         sources: where they start, {key: (1, n, ...)} each.
         batch: what they become.
         readings: (K, 6) by the guide.
-        fit: (K,) bool, whether they are whole, and accepted.
+        fit: (K,) bool, whether they are whole, and meet the conditions.
     """
 
     sources: list[State]
@@ -39,8 +40,8 @@ class Pool:
 
     @classmethod
     @torch.no_grad()
-    def run(cls, sources: list[State], generator: Generator, guide: Predictor, accept: Accept, *, steps: int,
-            chunk: int, tell: Progress) -> Pool:
+    def run(cls, sources: list[State], generator: Generator, guide: Predictor, conditions: Conditions, *,
+            steps: int, chunk: int, tell: Progress) -> Pool:
         """What the source points become; `chunk` of them go through the flow at once, those of like size together."""
         sizes = np.array([len(source["positions"][0]) for source in sources])
         order = np.argsort(sizes, kind="stable")
@@ -55,7 +56,7 @@ class Pool:
             batches.append(decode(end, space.mask, generator.vocabulary).to("cpu"))
         tell("drawing", 1.0)
         batch = MoleculeBatch.cat(batches)[torch.from_numpy(np.argsort(order, kind="stable"))]
-        return cls(sources, batch, guide.predict(batch), is_whole(batch) & accept(batch))
+        return cls(sources, batch, guide.predict(batch), is_whole(batch) & conditions(batch))
 
     def share(self, problem: Problem) -> Tensor:
         """For each of B problems a candidate (B,), none twice and no two that are the same molecule where that can be
@@ -76,11 +77,16 @@ class Pool:
 
     def _twins(self, chosen: Tensor) -> set[int]:
         """Fit candidates among the chosen that are the same molecule as one before them."""
-        seen: set[str | None] = set()
-        twins = set()
-        for place, molecule in zip(chosen.tolist(), unbatch(self.batch[chosen]), strict=True):
-            if self.fit[place]:
-                if molecule.smiles in seen:
-                    twins.add(place)
-                seen.add(molecule.smiles)
-        return twins
+        return {int(chosen[row]) for row in twins(self.batch[chosen]) if self.fit[chosen[row]]}
+
+
+def twins(batch: MoleculeBatch) -> list[int]:
+    """Rows that hold the same valid molecule as one before them."""
+    seen: set[str] = set()
+    twins = []
+    for row, molecule in enumerate(unbatch(batch)):
+        if molecule.smiles in seen:
+            twins.append(row)
+        elif molecule.smiles is not None:
+            seen.add(molecule.smiles)
+    return twins

@@ -16,9 +16,6 @@ from molflow.nn.property import PROPERTIES, RESOLUTION
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done."""
 
-Accept = Callable[[MoleculeBatch], Tensor]
-"""Which decoded molecules will do at all, (B,) bool, whatever their properties."""
-
 STEPS, POWER = 10, 0.65
 """Of the solver in a search: half the steps that a single sample takes, since broken molecules can be thrown away, and
 shorter ones in the beginning, which keeps most of them whole; `qm9-steps` among the benchmarks."""

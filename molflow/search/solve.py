@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from molflow.conditions import Conditions
 from molflow.flow.evolution import evolve
 from molflow.flow.newton import Root, find_root
 from molflow.flow.state import State
@@ -20,8 +21,10 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.stability import is_whole
 from molflow.molecules.state import MoleculeSpace, decode, encode
 from molflow.search.atlas import Atlas
-from molflow.search.pool import Pool
-from molflow.search.problem import POWER, Accept, Budget, Found, Problem, Progress
+from molflow.search.pool import Pool, twins
+from molflow.search.problem import POWER, Budget, Found, Problem, Progress
+
+NO_CONDITIONS = Conditions(())
 
 REACHED = 0.2
 """A molecule is there when its readings miss by this in all, in units of the resolution."""
@@ -33,28 +36,22 @@ MAX_STEP = 0.05
 """Longest step of a source point, whose length is some 40: larger ones seldom lead to a whole molecule."""
 
 
-def anything(batch: MoleculeBatch) -> Tensor:
-    """Accept every molecule."""
-    return torch.ones(len(batch), dtype=torch.bool, device=batch.numbers.device)
-
-
 def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, atlas: Atlas | None = None,
-          admitted: np.ndarray | None = None, accept: Accept = anything, seed: int = 0, chunk: int | None = None,
+          conditions: Conditions = NO_CONDITIONS, seed: int = 0, chunk: int | None = None,
           progress: Progress | None = None) -> Found:
     """Find a molecule for each problem.
 
     Args:
         atlas: of this generator; candidates are looked up there instead of drawn.
-        admitted: places of the atlas to look at, (K,) bool; all by default.
-        accept: which molecules will do at all, besides being whole.
+        conditions: which molecules will do at all, besides being whole.
         chunk: molecules solved at once, which bounds memory; molecules of like size go together. Few on a CPU, where
             padding costs more than small batches do.
     """
     chunk = chunk or (16 if generator.device.type == "cpu" else 256)
     tell = progress or (lambda what, share: None)
     rng = torch.Generator(device=generator.device).manual_seed(seed)
-    sources = _candidates(problem, generator, budget.draws, atlas, admitted, seed, rng)
-    pool = Pool.run(sources, generator, guide, accept, steps=budget.steps, chunk=8 * chunk, tell=tell)
+    sources = _candidates(problem, generator, budget.draws, atlas, conditions, seed, rng)
+    pool = Pool.run(sources, generator, guide, conditions, steps=budget.steps, chunk=8 * chunk, tell=tell)
     start = pool.share(problem)
     readings = pool.readings[start]
     residual = problem.residual(readings[:, problem.columns])
@@ -66,9 +63,9 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     rows = rows[pool.batch.sizes[start[rows]].argsort(stable=True)]
     batch, found_sources = pool.batch[start], [pool.sources[place] for place in start.tolist()]
     done: list[tuple[Tensor, Root]] = []
-    for part in rows.split(chunk):
+    for part in rows.split(chunk) if len(rows) else ():
         tell("optimising", sum(len(r) for r, _ in done) / max(1, len(rows)))
-        some = _Part(problem[part.numpy()], generator, guide, accept, [found_sources[row] for row in part.tolist()])
+        some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()])
         root = some.improve(residual[part], norm[part], batch[part], budget, rng)
         made = decode(root.endpoint, some.space.mask, generator.vocabulary).to("cpu")
         batch = batch.replaced(part, made)
@@ -84,13 +81,18 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
             if number < len(root.norms):
                 now[part] = root.norms[number].cpu()
         history.append(now)
-    return Found(batch, guide.predict(batch), nfe, torch.stack(history), found_sources)
+    for row in twins(batch):  # two problems have come to the same molecule: one goes back to where it began
+        batch = batch.replaced(torch.tensor([row]), pool.batch[start[row : row + 1]])
+        found_sources[row] = pool.sources[int(start[row])]
+    return Found(batch, guide.predict(batch), nfe, torch.stack(history).cummin(0).values, found_sources)
 
 
-def _candidates(problem: Problem, generator: Generator, draws: int, atlas: Atlas | None, admitted: np.ndarray | None,
-                seed: int, rng: torch.Generator) -> list[State]:
+def _candidates(problem: Problem, generator: Generator, draws: int, atlas: Atlas | None,
+                conditions: Conditions, seed: int, rng: torch.Generator) -> list[State]:
     """Source points, ``draws`` for each problem: from the atlas where it has any, else noise of the problem's size."""
-    places = np.full((len(problem), draws), -1) if atlas is None else atlas.nearest(problem, draws, seed, admitted)
+    places = np.full((len(problem), draws), -1)
+    if atlas is not None:
+        places = atlas.nearest(problem, draws, seed, conditions.admitted(atlas.smiles) if conditions.all else None)
     known = places[places >= 0]
     sources: list[State] = []
     if atlas is not None and len(known):
@@ -110,7 +112,7 @@ class _Part:
     problem: Problem
     generator: Generator
     guide: Predictor
-    accept: Accept
+    conditions: Conditions
     begin: list[State]
 
     def __post_init__(self) -> None:
@@ -125,7 +127,7 @@ class _Part:
         said = self.guide({**endpoint, "types": hard + soft - soft.detach()}, mask)
         made = decode(endpoint, mask, self.generator.vocabulary)
         value = self.problem[index.cpu().numpy()].residual(said[:, self.problem.columns])
-        return value, is_whole(made) & self.accept(made)
+        return value, is_whole(made) & self.conditions(made)
 
     def improve(self, residual: Tensor, norm: Tensor, batch: MoleculeBatch, budget: Budget,
                 rng: torch.Generator) -> Root:
