@@ -86,7 +86,8 @@ def design(
     lead: Annotated[Path | None, typer.Option("--from", help="SDF file whose first molecule to stay near.")] = None,
     similarity: Annotated[float, typer.Option(help="How near, by Tanimoto's coefficient.")] = 0.4,
     device: Device = "auto",
-    draws: Annotated[int, typer.Option(help="Source points to start from, for each molecule.")] = 4,
+    lookups: Annotated[int, typer.Option(help="Source points to start from, from the atlas, for each molecule.")] = 2,
+    draws: Annotated[int, typer.Option(help="Source points to start from where there is no atlas.")] = 16,
     generations: Annotated[int, typer.Option(help="Most generations of relatives of the best.")] = 4,
     gradients: Annotated[int, typer.Option(help="Most gradients of Newton's method.")] = 2,
     generator: Weights = None,
@@ -103,14 +104,14 @@ def design(
     from molflow.targets import parse_targets
 
     report.check_folder(out, overwrite)
-    if draws < 1 or generations < 0 or gradients < 0:
-        raise InputError("--draws must be at least 1, --generations and --gradients at least 0, got "
-                         f"{draws}, {generations} and {gradients}")
+    if min(lookups, draws) < 1 or min(generations, gradients) < 0:
+        raise InputError("--lookups and --draws must be at least 1, --generations and --gradients at least 0, got "
+                         f"{lookups}, {draws}, {generations} and {gradients}")
     targets = parse_targets(target)
     with live() as tell:
         run = run_design(targets, n, seed, atoms=atoms, formula=formula, lead=_read(lead)[0] if lead else None,
                          similarity=similarity, device=device,
-                         budget=Budget(draws=draws, generations=generations, gradients=gradients), generator=generator,
+                         budget=Budget(lookups, draws, generations, gradients=gradients), generator=generator,
                          guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]
     for sentence in run.warnings:
         print(f"molflow: warning: {sentence}", file=sys.stderr)

@@ -114,8 +114,9 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
     atlas = Atlas.beside(flow)
     check_consistent(wanted, leader.card.metrics)
-    goals = {name: goal.within(flow.prior.ranges[name]) for name, goal in wanted.items()}
-    bounds = {name: (goal.low, goal.high) for name, goal in goals.items()}
+    goals = [goal.within(flow.prior.ranges[name]).inside(leader.card.metrics.get(name, 0.0))
+             for name, goal in wanted.items()]
+    bounds = {name: (goal.low, goal.high) for name, goal in zip(wanted, goals, strict=True)}
     sizes = choose_sizes(flow, n, seed, atoms, bounds)
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)

@@ -49,6 +49,13 @@ class Goal:
             return Goal(seen[1], math.inf)
         return Goal(-math.inf, seen[0]) if self.high == -math.inf else self
 
+    def inside(self, margin: float) -> Goal:
+        """A range without its edges, where a reading that errs by ``margin`` is still in it; half of it at least."""
+        if self.low == self.high:
+            return self
+        edge = min(margin, (self.high - self.low) / 4)
+        return Goal(self.low + edge, self.high - edge)
+
     def miss(self, value: float) -> float:
         """How far a value lies outside, negative below."""
         return value - min(max(value, self.low), self.high)

@@ -67,8 +67,8 @@ INF = float("inf")
 
 
 @pytest.mark.parametrize(("text", "low", "high"), [
-    ("gap=4..5", 4, 5), ("gap=4..5eV", 4, 5), ("gap=4000meV..5eV", 4, 5), ("gap=4000..5000meV", 4, 5), ("mu<1.0", -INF, 1),
-    ("mu<=1 D", -INF, 1), ("homo > -6eV", -6, INF), ("homo>=-6", -6, INF), ("homo=-7..-6", -7, -6),
+    ("gap=4..5", 4, 5), ("gap=4..5eV", 4, 5), ("gap=4000meV..5eV", 4, 5), ("gap=4000..5000meV", 4, 5),
+    ("mu<1.0", -INF, 1), ("mu<=1 D", -INF, 1), ("homo > -6eV", -6, INF), ("homo>=-6", -6, INF), ("homo=-7..-6", -7, -6),
     ("lumo=-1e-1..1", -0.1, 1), ("alpha=max", INF, INF), ("cv = min", -INF, -INF), ("gap=5..5", 5, 5)])
 def test_ranges_bounds_and_extremes(text, low, high):
     (wanted,) = parse_targets([text]).values()
@@ -87,6 +87,8 @@ def test_how_far_outside():
     assert [Goal(5, 5).miss(v) for v in (4.5, 5)] == [-0.5, 0] and Goal(-INF, 1).miss(-100) == 0
     assert Goal(INF, INF).within((0.7, 17)) == Goal(17, INF) and Goal(-INF, -INF).within((0.7, 17)) == Goal(-INF, 0.7)
     assert Goal(4, 5).within((0.7, 17)) == Goal(4, 5)
+    assert Goal(4, 5).inside(0.1) == Goal(4.1, 4.9) and Goal(4, 5).inside(3) == Goal(4.25, 4.75)
+    assert Goal(-INF, 1).inside(0.1) == Goal(-INF, 0.9) and Goal(5, 5).inside(0.1) == Goal(5, 5)
 
 
 BOUND = st.floats(allow_nan=False, allow_infinity=False)

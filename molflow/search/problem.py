@@ -26,22 +26,25 @@ class Budget:
     """What is spent on a molecule.
 
     Attributes:
-        draws: candidates to start from.
+        lookups: candidates to start from, looked up in an atlas.
+        draws: candidates to start from where there is no atlas.
         generations, children: of the evolution of the source point.
         gradients, trials: of Newton's method: most gradients, steps after each; nothing is moved without gradients.
         steps: of the flow's solver.
     """
 
-    draws: int = 4
+    lookups: int = 2
+    draws: int = 16
     generations: int = 4
     children: int = 4
     gradients: int = 2
     trials: int = 4
     steps: int = STEPS
 
-    def nfe(self, properties: int) -> int:
+    def nfe(self, properties: int, atlas: bool = True) -> int:
         """Most evaluations of the velocity field for a molecule; a backward pass, one a property, counts as two."""
-        flows = self.draws + self.generations * self.children + self.gradients * (1 + 2 * properties + self.trials)
+        newton = self.gradients * (1 + 2 * properties + self.trials)
+        flows = (self.lookups if atlas else self.draws) + self.generations * self.children + newton
         return self.steps * flows
 
 

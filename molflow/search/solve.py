@@ -50,13 +50,14 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     chunk = chunk or (16 if generator.device.type == "cpu" else 256)
     tell = progress or (lambda what, share: None)
     rng = torch.Generator(device=generator.device).manual_seed(seed)
-    sources = _candidates(problem, generator, budget.draws, atlas, conditions, seed, rng)
+    candidates = budget.draws if atlas is None else budget.lookups
+    sources = _candidates(problem, generator, candidates, atlas, conditions, seed, rng)
     pool = Pool.run(sources, generator, guide, conditions, steps=budget.steps, chunk=8 * chunk, tell=tell)
     start = pool.share(problem)
     readings = pool.readings[start]
     residual = problem.residual(readings[:, problem.columns])
     norm = torch.where(pool.fit[start], residual.norm(dim=1), torch.inf)
-    nfe = torch.full((len(start),), budget.draws * budget.steps)
+    nfe = torch.full((len(start),), candidates * budget.steps)
     history = [norm.clone()]
 
     rows = (norm > REACHED).nonzero().squeeze(1)
@@ -87,18 +88,18 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     return Found(batch, guide.predict(batch), nfe, torch.stack(history).cummin(0).values, found_sources)
 
 
-def _candidates(problem: Problem, generator: Generator, draws: int, atlas: Atlas | None,
+def _candidates(problem: Problem, generator: Generator, count: int, atlas: Atlas | None,
                 conditions: Conditions, seed: int, rng: torch.Generator) -> list[State]:
-    """Source points, ``draws`` for each problem: from the atlas where it has any, else noise of the problem's size."""
-    places = np.full((len(problem), draws), -1)
+    """Source points, ``count`` for each problem: from the atlas where it has any, else noise of the problem's size."""
+    places = np.full((len(problem), count), -1)
     if atlas is not None:
-        places = atlas.nearest(problem, draws, seed, conditions.admitted(atlas.smiles) if conditions.all else None)
+        places = atlas.nearest(problem, count, seed, conditions.admitted(atlas.smiles) if conditions.all else None)
     known = places[places >= 0]
     sources: list[State] = []
     if atlas is not None and len(known):
         space = generator.space(atlas.sizes[known])
         sources += space.alone(_on_cpu(space.numbered_noise(torch.from_numpy(atlas.numbers[known]))))
-    fresh = np.sort(np.repeat(problem.sizes[:, None], draws, 1)[places < 0])
+    fresh = np.sort(np.repeat(problem.sizes[:, None], count, 1)[places < 0])
     if len(fresh):
         space = generator.space(fresh)
         sources += space.alone(_on_cpu(space.noise(rng)))
