@@ -83,6 +83,8 @@ def design(
     seed: Seed = 0,
     atoms: Atoms = None,
     formula: Annotated[str | None, typer.Option(help="Of every molecule, for example C7H10O2.")] = None,
+    fragment: Annotated[Path | None, typer.Option(help="SDF file of a piece that every molecule is to "
+                                                       "contain.")] = None,
     lead: Annotated[Path | None, typer.Option("--from", help="SDF file whose first molecule to stay near.")] = None,
     similarity: Annotated[float, typer.Option(help="How near, by Tanimoto's coefficient.")] = 0.4,
     device: Device = "auto",
@@ -109,7 +111,8 @@ def design(
                          f"{lookups}, {draws}, {generations} and {gradients}")
     targets = parse_targets(target)
     with live() as tell:
-        run = run_design(targets, n, seed, atoms=atoms, formula=formula, lead=_read(lead)[0] if lead else None,
+        run = run_design(targets, n, seed, atoms=atoms, formula=formula,
+                         fragment=_read(fragment)[0] if fragment else None, lead=_read(lead)[0] if lead else None,
                          similarity=similarity, device=device,
                          budget=Budget(lookups, draws, generations, gradients=gradients), generator=generator,
                          guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a molecule must be, whatever its properties: its formula, or its likeness to another one."""
+"""What a molecule must be, whatever its properties: its formula, its likeness to another one, a piece of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
-import numpy as np
 import torch
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, unbatch
+from molflow.molecules.fragment import CLOSE, Fragment
 from molflow.targets import TargetError
 
 Condition = Callable[[str], bool]
@@ -86,19 +86,28 @@ def is_like(lead: Molecule, similarity: float) -> Condition:
 
 
 class Conditions:
-    """Several conditions as a search asks for them: of SMILES, and of batches of molecules."""
+    """Several conditions as a search asks for them: of SMILES, and of batches of molecules.
 
-    def __init__(self, conditions: Sequence[Condition]) -> None:
-        self.all = tuple(conditions)
-        self._known = cache(lambda smiles: all(holds(smiles) for holds in self.all))
+    Args:
+        conditions: all of them must hold.
+        fragment: to be contained, bonds and places.
+    """
 
-    def admitted(self, smiles: Sequence[str]) -> np.ndarray:
-        """Which of K SMILES will do, (K,) bool."""
-        return np.array([self._known(text) for text in smiles], bool)
+    def __init__(self, conditions: Sequence[Condition] = (), fragment: Fragment | None = None) -> None:
+        self.all = (*conditions, *([fragment.within] if fragment else []))
+        self.fragment = fragment
+        self.admits = cache(lambda smiles: all(holds(smiles) for holds in self.all))
 
     def __call__(self, batch: MoleculeBatch) -> Tensor:
-        """Which of B decoded molecules will do, (B,) bool."""
+        """Which of B decoded molecules will do, (B,) bool; of a fragment, no atom farther than `CLOSE` from its
+        place."""
         if not self.all:
             return torch.ones(len(batch), dtype=torch.bool, device=batch.numbers.device)
-        will = [molecule.smiles is not None and self._known(molecule.smiles) for molecule in unbatch(batch.to("cpu"))]
-        return torch.tensor(will, device=batch.numbers.device)
+        return torch.tensor([self._holds(molecule) for molecule in unbatch(batch.to("cpu"))],
+                            device=batch.numbers.device)
+
+    def _holds(self, molecule: Molecule) -> bool:
+        if molecule.smiles is None or not self.admits(molecule.smiles):
+            return False
+        place = self.fragment.place_in(molecule) if self.fragment else None
+        return self.fragment is None or (place is not None and place[1] <= CLOSE)

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
+from rdkit import Chem
 
 from molflow.conditions import Conditions, has_formula, is_like, parse_formula
 from molflow.flow.solvers import time_grid
 from molflow.models import STEPS, Generator, Predictor
 from molflow.molecules.convert import Molecule, unbatch
+from molflow.molecules.fragment import Fragment
 from molflow.nn.property import PROPERTIES
 from molflow.search import POWER, Atlas, Budget, Problem, Progress, solve
 from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_targets, warnings_for
@@ -71,9 +74,10 @@ class DesignRun:
 
 
 def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: int | None = None,
-           formula: str | None = None, lead: Molecule | None = None, similarity: float = SIMILARITY,
-           device: str = "auto", budget: Budget = BUDGET, generator: Path | None = None, guide: Path | None = None,
-           evaluator: Path | None = None, progress: Progress | None = None) -> DesignRun:
+           formula: str | None = None, fragment: Molecule | None = None, lead: Molecule | None = None,
+           similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
+           generator: Path | None = None, guide: Path | None = None, evaluator: Path | None = None,
+           progress: Progress | None = None) -> DesignRun:
     """Make ``n`` molecules that have the wanted properties, each another one.
 
     Args:
@@ -84,6 +88,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         seed: drives everything; the same seed on the same machine gives the same molecules.
         atoms: size of every molecule, hydrogens counted; by default what suits the targets.
         formula: of every molecule, such as ``"C7H10O2"``.
+        fragment: a piece to be contained atom for atom, with its bonds and, to 0.1 Å, its shape; hydrogens do not
+            count. Where it has one, or an open valence, the rest of a molecule may begin.
         lead: a molecule to stay near.
         similarity: how near, by Tanimoto's coefficient of Morgan fingerprints.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -110,7 +116,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         conditions.append(has_formula(composition))
     if lead is not None:
         conditions.append(is_like(lead, similarity))
+    core = None if fragment is None else Fragment.of(fragment)
     flow = Generator.load(generator, device)
+    if fragment is not None and core is not None:
+        check_fragment(core, fragment, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
     atlas = Atlas.beside(flow)
     check_consistent(wanted, leader.card.metrics)
@@ -121,7 +130,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)
     begun = time.perf_counter()
-    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=Conditions(conditions), seed=seed,
+    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=Conditions(conditions, core), seed=seed,
                   progress=progress)
     seconds = time.perf_counter() - begun
     judged = judge.predict(found.batch)
@@ -139,15 +148,25 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         molecule.properties["nfe"] = int(found.nfe[i])
     asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}
     settings = {"targets": asked, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
-                "lead": lead.smiles if lead else None, "similarity": similarity if lead else None,
-                "device": str(flow.device), "budget": vars(budget), "seconds": seconds,
-                "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
+                "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
+                "similarity": similarity if lead else None, "device": str(flow.device), "budget": vars(budget),
+                "seconds": seconds, "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
-    trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps, power=POWER))
+    trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps, power=POWER,
+                                         anchor=found.anchor and found.anchor.select(torch.tensor([best]))))
     for t, frame in zip(time_grid(budget.steps, power=POWER).tolist(), trajectory, strict=True):
         frame.properties.update(molecule=best + 1, t=round(t, 6))
     return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges),
                      trajectory)
+
+
+def check_fragment(core: Fragment, piece: Molecule, generator: Generator, atoms: int | None) -> None:
+    """Raise TargetError where the generator's molecules cannot contain it."""
+    if strange := sorted(set(piece.numbers.tolist()) - set(generator.vocabulary.elements)):
+        raise TargetError(f"the fragment has elements that the model does not know: {chemical_symbols[strange[0]]}")
+    room = atoms or generator.prior.sizes[-1]
+    if len(core) > room:
+        raise TargetError(f"the fragment has {len(core)} heavy atoms: too many for molecules of {room} atoms")
 
 
 def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,26 +78,32 @@ class Atlas:
         return cls(couplings.index[kept].long().numpy(), couplings.sizes[kept].numpy(),
                    torch.cat(readings)[kept].numpy(), tuple(first), _digest(generator), couplings.source)
 
-    def nearest(self, problem: Problem, count: int, seed: int, admitted: np.ndarray | None = None) -> np.ndarray:
+    def nearest(self, problem: Problem, count: int, seed: int,
+                admits: Callable[[str], bool] | None = None) -> np.ndarray:
         """Places of ``count`` source points for each of B problems, (B, count), whose readings come nearest to what is
         wanted, no place twice; -1 where there are no more.
 
         Args:
             seed: decides between those that are near enough.
-            admitted: (K,) bool, places that will do; all by default.
+            admits: says of a SMILES whether it will do; all do by default.
         """
         rng = np.random.default_rng(seed)
-        free = np.ones(len(self), bool) if admitted is None else admitted.copy()
+        free = np.ones(len(self), bool)
         lot = GOOD_ENOUGH * rng.random(len(self))
         readings = torch.from_numpy(self.readings[:, problem.columns])
         found = np.full((len(problem), count), -1)
         for turn in range(count):
             for row in rng.permutation(len(problem)):
                 fits = np.flatnonzero(free if problem.any_size else free & (self.sizes == problem.sizes[row]))
-                if len(fits):
-                    miss = problem[np.array([row])].residual(readings[fits][:, None]).norm(dim=2)[:, 0].numpy()
-                    found[row, turn] = fits[np.where(miss < GOOD_ENOUGH, lot[fits], miss).argmin()]
-                    free[found[row, turn]] = False
+                if not len(fits):
+                    continue
+                miss = problem[np.array([row])].residual(readings[fits][:, None]).norm(dim=2)[:, 0].numpy()
+                miss = np.where(miss < GOOD_ENOUGH, lot[fits], miss)
+                for place in fits[[miss.argmin()]] if admits is None else fits[miss.argsort()]:
+                    free[place] = False
+                    if admits is None or admits(self.smiles[place]):
+                        found[row, turn] = place
+                        break
         return found
 
     def save(self, path: Path) -> None:

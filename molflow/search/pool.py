@@ -14,8 +14,10 @@ from molflow.flow.state import State
 from molflow.models import Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import unbatch
+from molflow.molecules.fragment import Fragment
 from molflow.molecules.stability import is_whole
 from molflow.molecules.state import decode
+from molflow.nn.anchored import Anchor
 from molflow.search.problem import POWER, Problem, Progress
 
 UNFIT = 1e6
@@ -31,17 +33,19 @@ class Pool:
         batch: what they become.
         readings: (K, 6) by the guide.
         fit: (K,) bool, whether they are whole, and meet the conditions.
+        anchors: (K, k) the atoms that are held in a fragment's place, if one is wanted.
     """
 
     sources: list[State]
     batch: MoleculeBatch
     readings: Tensor
     fit: Tensor
+    anchors: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
     def run(cls, sources: list[State], generator: Generator, guide: Predictor, conditions: Conditions, *,
-            steps: int, chunk: int, tell: Progress) -> Pool:
+            steps: int, chunk: int, tell: Progress, anchor: Anchor | None = None) -> Pool:
         """What the source points become; `chunk` of them go through the flow at once, those of like size together."""
         sizes = np.array([len(source["positions"][0]) for source in sources])
         order = np.argsort(sizes, kind="stable")
@@ -52,11 +56,19 @@ class Pool:
             start = {key: value.to(generator.device)
                      for key, value in space.together([sources[place] for place in part]).items()}
             index = torch.arange(len(part), device=generator.device)
-            end = generator.flow(space, steps=steps, power=POWER)(start, index)
+            held = None if anchor is None else anchor.select(torch.from_numpy(part))
+            end = generator.flow(space, steps=steps, power=POWER, anchor=held)(start, index)
             batches.append(decode(end, space.mask, generator.vocabulary).to("cpu"))
         tell("drawing", 1.0)
         batch = MoleculeBatch.cat(batches)[torch.from_numpy(np.argsort(order, kind="stable"))]
-        return cls(sources, batch, guide.predict(batch), is_whole(batch) & conditions(batch))
+        return cls(sources, batch, guide.predict(batch), is_whole(batch) & conditions(batch),
+                   None if anchor is None else anchor.atoms)
+
+    def anchor(self, fragment: Fragment) -> Anchor:
+        """The atoms of each candidate that lie most like the fragment; the first ones where it has none."""
+        places = [fragment.place_in(molecule) for molecule in unbatch(self.batch)]
+        atoms = [np.arange(len(fragment)) if place is None else place[0] for place in places]
+        return Anchor(torch.from_numpy(np.stack(atoms)), torch.from_numpy(fragment.positions).float())
 
     def share(self, problem: Problem) -> Tensor:
         """For each of B problems a candidate (B,), none twice and no two that are the same molecule where that can be

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
+from molflow.nn.anchored import Anchor
 from molflow.nn.property import PROPERTIES, RESOLUTION
 
 Progress = Callable[[str, float], None]
@@ -94,6 +95,7 @@ class Found:
         history: (rounds + 1, B) shortest residual so far, inf while no molecule was whole: of the candidates, then
             after each generation and each trial.
         sources: the source point of each, {key: (1, n, ...)}.
+        anchor: which atoms of each were held in a fragment's place, if one was wanted.
     """
 
     batch: MoleculeBatch
@@ -101,3 +103,4 @@ class Found:
     nfe: Tensor
     history: Tensor
     sources: list[State]
+    anchor: Anchor | None = None

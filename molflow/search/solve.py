@@ -6,6 +6,7 @@ D-Flow (Ben-Hamu et al. 2024, arXiv 2402.14017): the flow stays as it is, its so
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from molflow.models import Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.stability import is_whole
 from molflow.molecules.state import MoleculeSpace, decode, encode
+from molflow.nn.anchored import Anchor
 from molflow.search.atlas import Atlas
 from molflow.search.pool import Pool, twins
 from molflow.search.problem import POWER, Budget, Found, Problem, Progress
 
-NO_CONDITIONS = Conditions(())
+NO_CONDITIONS = Conditions()
 
 REACHED = 0.2
 """A molecule is there when its readings miss by this in all, in units of the resolution."""
@@ -52,7 +54,12 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     rng = torch.Generator(device=generator.device).manual_seed(seed)
     candidates = budget.draws if atlas is None else budget.lookups
     sources = _candidates(problem, generator, candidates, atlas, conditions, seed, rng)
-    pool = Pool.run(sources, generator, guide, conditions, steps=budget.steps, chunk=8 * chunk, tell=tell)
+    fragment = conditions.fragment
+    run = partial(Pool.run, sources, generator, guide, steps=budget.steps, chunk=8 * chunk, tell=tell)
+    pool = run(conditions=conditions if fragment is None else NO_CONDITIONS)
+    if fragment is not None:  # where does it lie? Then once more, with its atoms held there
+        pool = run(conditions=conditions, anchor=pool.anchor(fragment))
+        candidates *= 2
     start = pool.share(problem)
     readings = pool.readings[start]
     residual = problem.residual(readings[:, problem.columns])
@@ -64,9 +71,12 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     rows = rows[pool.batch.sizes[start[rows]].argsort(stable=True)]
     batch, found_sources = pool.batch[start], [pool.sources[place] for place in start.tolist()]
     done: list[tuple[Tensor, Root]] = []
+    anchor = None if pool.anchors is None or fragment is None else Anchor(
+        pool.anchors[start], torch.from_numpy(fragment.positions).float())
     for part in rows.split(chunk) if len(rows) else ():
         tell("optimising", sum(len(r) for r, _ in done) / max(1, len(rows)))
-        some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()])
+        some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()],
+                     None if anchor is None else anchor.select(part))
         root = some.improve(residual[part], norm[part], batch[part], budget, rng)
         made = decode(root.endpoint, some.space.mask, generator.vocabulary).to("cpu")
         batch = batch.replaced(part, made)
@@ -85,7 +95,7 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     for row in twins(batch):  # two problems have come to the same molecule: one goes back to where it began
         batch = batch.replaced(torch.tensor([row]), pool.batch[start[row : row + 1]])
         found_sources[row] = pool.sources[int(start[row])]
-    return Found(batch, guide.predict(batch), nfe, torch.stack(history).cummin(0).values, found_sources)
+    return Found(batch, guide.predict(batch), nfe, torch.stack(history).cummin(0).values, found_sources, anchor)
 
 
 def _candidates(problem: Problem, generator: Generator, count: int, atlas: Atlas | None,
@@ -93,7 +103,7 @@ def _candidates(problem: Problem, generator: Generator, count: int, atlas: Atlas
     """Source points, ``count`` for each problem: from the atlas where it has any, else noise of the problem's size."""
     places = np.full((len(problem), count), -1)
     if atlas is not None:
-        places = atlas.nearest(problem, count, seed, conditions.admitted(atlas.smiles) if conditions.all else None)
+        places = atlas.nearest(problem, count, seed, conditions.admits if conditions.all else None)
     known = places[places >= 0]
     sources: list[State] = []
     if atlas is not None and len(known):
@@ -115,6 +125,7 @@ class _Part:
     guide: Predictor
     conditions: Conditions
     begin: list[State]
+    anchor: Anchor | None
 
     def __post_init__(self) -> None:
         self.space: MoleculeSpace = self.generator.space(np.array([len(s["positions"][0]) for s in self.begin]))
@@ -141,12 +152,12 @@ class _Part:
         source = {key: value.to(device) for key, value in self.space.together(self.begin).items()}
         root = Root(source, endpoint, residual.to(device), norm.to(device), norm.to(device)[None][:0],
                     torch.zeros(len(norm), dtype=torch.int64, device=device))
-        flow = self.generator.flow(self.space, steps=budget.steps, power=POWER)
-        root = evolve(flow, self.residual, self.space, root, generations=budget.generations, children=budget.children,
-                      scale=SCALE, generator=rng, nfe_per_flow=budget.steps, tolerance=REACHED)
-        flow = self.generator.flow(self.space, steps=budget.steps, power=POWER, gradients=True)
-        return find_root(flow, self.residual, self.space, root, gradients=budget.gradients, trials=budget.trials,
-                         nfe_per_flow=budget.steps, tolerance=REACHED, max_step=MAX_STEP)
+        through = partial(self.generator.flow, self.space, steps=budget.steps, power=POWER, anchor=self.anchor)
+        root = evolve(through(), self.residual, self.space, root, generations=budget.generations,
+                      children=budget.children, scale=SCALE, generator=rng, nfe_per_flow=budget.steps,
+                      tolerance=REACHED)
+        return find_root(through(gradients=True), self.residual, self.space, root, gradients=budget.gradients,
+                         trials=budget.trials, nfe_per_flow=budget.steps, tolerance=REACHED, max_step=MAX_STEP)
 
 
 def _on_cpu(state: State) -> State:

@@ -52,10 +52,13 @@ def test_a_seed_chooses_among_what_is_near_enough():
 
 
 def test_only_admitted_places_are_looked_at_until_there_are_none():
-    admitted = np.zeros(K, bool)
-    admitted[[3, 5, 8]] = True
-    places = MAP.nearest(wanted([[0.0]] * 2, [6, 6], any_size=True), 2, 0, admitted)
-    assert sorted(places.ravel()) == [-1, 3, 5, 8] and admitted.sum() == 3
+    places = MAP.nearest(wanted([[0.0]] * 2, [6, 6], any_size=True), 2, 0, lambda smiles: len(smiles) in (4, 6, 9))
+    assert sorted(places.ravel()) == [-1, 3, 5, 8]
+    some = MAP.nearest(wanted([[0.3, -0.2]] * 3, [6, 6, 7], ("gap", "mu")), 4, 0, lambda smiles: len(smiles) % 2 == 0)
+    assert (some.ravel() % 2 == 1).all()
+    even = np.flatnonzero((MAP.sizes == 6) & (np.arange(K) % 2 == 1))
+    nearest = np.sort(miss(even, [0.3, -0.2]))[:8]
+    np.testing.assert_allclose(np.sort(miss(some[:2].ravel(), [0.3, -0.2])), nearest, rtol=1e-5)
 
 
 def test_written_and_read_it_is_the_same(tmp_path):
