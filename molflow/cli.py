@@ -87,6 +87,8 @@ def design(
     generator: Weights = None,
     guide: Weights = None,
     evaluator: Weights = None,
+    verify: Annotated[str | None, typer.Option(help="Relax and judge by quantum chemistry. xtb: a second a molecule. "
+                                                    "dft: an hour.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K))."""
@@ -103,7 +105,8 @@ def design(
     targets = parse_targets(target)
     with live() as tell:
         run = run_design(targets, n, seed, atoms=atoms, device=device, budget=Budget(draws, evals), generator=generator,
-                         guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]
+                         guide=guide, evaluator=evaluator, verify=verify,  # type: ignore[arg-type]
+                         progress=tell)  # type: ignore[arg-type]
     for sentence in run.warnings:
         print(f"molflow: warning: {sentence}", file=sys.stderr)
     run.save(out, overwrite)

@@ -26,6 +26,8 @@ from molflow.targets import TargetError, check_targets, warnings_for
 if TYPE_CHECKING:
     import pandas as pd
 
+    from molflow.verification import Method, Verdict
+
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done."""
 
@@ -209,6 +211,7 @@ class DesignRun:
     settings: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     trajectory: list[Molecule] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -233,7 +236,8 @@ class DesignRun:
 
 def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, atoms: int | None = None,
            device: str = "auto", budget: Budget = Budget(), generator: Path | None = None,
-           guide: Path | None = None, evaluator: Path | None = None, progress: Progress | None = None) -> DesignRun:
+           guide: Path | None = None, evaluator: Path | None = None, verify: Method | None = None,
+           progress: Progress | None = None) -> DesignRun:
     """Make ``n`` molecules that have the wanted properties.
 
     Args:
@@ -245,13 +249,20 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
         device: ``auto``, ``cpu`` or ``cuda``.
         budget: what may be spent on a molecule.
         generator, guide, evaluator: files of weights, by default the shipped ones.
+        verify: ``xtb`` or ``dft``: relax every molecule by quantum chemistry, add what that says of it to its
+            properties, and a verdict; see `molflow.verify`, also for the processes it starts.
         progress: called as the work goes on.
 
     Raises:
         TargetError: unknown property, unit or value; ``n`` or ``atoms`` out of range.
         WeightsError: weights missing or damaged.
         DeviceError: CUDA asked for and missing.
+        OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
     """
+    if verify is not None:
+        from molflow import verification  # only here: it needs ASE
+
+        verification.version(verify)
     wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
@@ -275,14 +286,19 @@ def design(targets: Mapping[str, float | str], n: int = 16, seed: int = 0, *, at
         molecule.properties["valid"] = int(molecule.is_valid)
         molecule.properties["nfe"] = int(found.nfe[i])
     settings = {"targets": wanted, "n": n, "seed": seed, "atoms": atoms, "device": str(flow.device),
-                "budget": vars(budget), "seconds": seconds,
+                "budget": vars(budget), "verify": verify, "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
     trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps))
     for t, frame in zip(time_grid(budget.steps).tolist(), trajectory, strict=True):
         frame.properties.update(molecule=best + 1, t=round(t, 6))
+    verdicts = []
+    if verify is not None:
+        verdicts = verification.verify(molecules, method=verify, relax=True, progress=progress)
+        for molecule, verdict in zip(molecules, verdicts, strict=True):
+            molecule.properties.update(verdict.found)
     return DesignRun(molecules, wanted, found.history.numpy(), found.course.numpy(), settings,
-                     warnings_for(wanted, flow.prior.ranges), trajectory)
+                     warnings_for(wanted, flow.prior.ranges), trajectory, verdicts)
 
 
 def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,

@@ -66,6 +66,8 @@ def command(settings: dict[str, Any]) -> str:
     if settings.get("atoms") is not None:
         words += ["--atoms", settings["atoms"]]
     words += ["--device", settings["device"].partition(":")[0]]
+    if settings.get("verify") is not None:
+        words += ["--verify", settings["verify"]]
     for role, weights in settings["weights"].items():
         shipped = SHIPPED / f"{role}.safetensors"
         if not shipped.is_file() or hashlib.sha256(shipped.read_bytes()).hexdigest() != weights["sha256"]:
