@@ -251,9 +251,9 @@ def verify(
 
 def _read(file: Path) -> list:
     """Molecules of a file; broken records are named on stderr. Raises ValueError if none is left."""
-    from molflow import grade
+    from molflow.molecules.io import read
 
-    molecules, skipped = grade.read(file)
+    molecules, skipped = read(file)
     for record in skipped:
         print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
     if skipped:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import CalculatorError
 from ase.units import Bohr, Debye, Hartree
-from ase.vibrations import Vibrations
 from numpy.typing import NDArray
 
 from molflow.molecules.convert import Molecule
@@ -49,6 +48,8 @@ def relax(molecule: Molecule, *, steps: int = relaxation.STEPS) -> Relaxation:
 def hessian(molecule: Molecule) -> NDArray[np.float64] | None:
     """Second derivatives of the energy, (3n, 3n) in eV/Å², by central differences of forces; None if one of them cannot
     be calculated. Raises OracleMissing: tblite is not installed."""
+    from ase.vibrations import Vibrations  # only here: it takes a second to load
+
     atoms = molecule.to_ase()
     atoms.calc = _tblite().ase.TBLite(method=METHOD, verbosity=0)
     with TemporaryDirectory() as scratch:  # ASE keeps the forces in files

@@ -21,6 +21,7 @@ from molflow.report.figures import JUDGES, NAMES, Fields, Reading, column, numbe
 from molflow.report.reading import SavedRun
 
 _CALCULATED = re.compile(r"(xtb|dft)_(.+?)(?: \[(.+)\])?")  # a field of `molflow verify`: method, what, unit
+_YES_NO: dict[float | str, str] = {1.0: "yes", 0.0: "no"}
 _IN_WORDS = ("verdict", "reason", "method", "time")  # its fields that are no columns
 
 
@@ -98,16 +99,19 @@ def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
     quantum chemistry has found."""
     columns: list[Column] = []
     values: list[Sequence[float | str]] = []
+    answers: set[int] = set()  # columns of 1 for yes and 0 for no
     for name, of_name in groupby(readings(run.fields, run.targets), lambda reading: reading.name):
         for reading in of_name:
             columns.append(Column(f"{name} {JUDGES[reading.judge]}", unit(name)))
             values.append(reading.values.tolist())
-        columns.append(Column(f"{name} miss", unit(name)))
+        columns.append(Column(f"{name} miss, evaluator", unit(name)))
         values.append(np.abs(column(run.fields, f"evaluator_{name}") - run.targets[name]).tolist())
     for key in dict.fromkeys(key for fields in run.fields for key in fields):
         if (match := _CALCULATED.fullmatch(key)) and match[2] not in (*OF_LEVELS, *_IN_WORDS):
             columns.append(Column(f"{match[1]} {match[2].replace('_', ' ')}", match[3] or ""))
             values.append([fields.get(key, "") for fields in run.fields])
+            if match[2] == "keeps_bonds":
+                answers.add(len(values) - 1)
     rows = []
     for i, (fields, molecule) in enumerate(zip(run.fields, run.molecules, strict=True)):
         smiles, formula, fault = (str(fields.get(key, "")) for key in ("smiles", "formula", "fault"))
@@ -115,7 +119,8 @@ def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
                                             str(fields.get(f"{method}_reason", "")))))
                     for method in ("xtb", "dft") if f"{method}_verdict" in fields]
         rows.append(Row(svg(molecule) if molecule else None, smiles, formula, is_valid(fields), fault, verdicts,
-                        [Cell(number(of_all[i]), shown(of_all[i])) for of_all in values]))
+                        [Cell(number(of_all[i]), (_YES_NO.get if j in answers else shown)(of_all[i]) or "")
+                         for j, of_all in enumerate(values)]))
     return columns, rows
 
 
@@ -171,6 +176,10 @@ def outcome(run: SavedRun) -> list[tuple[str, str]]:
     valid = [str(fields.get("smiles", "")) for fields in run.fields if is_valid(fields)]
     spent = column(run.fields, "nfe")
     pairs = [(f"{len(valid)}/{n}", "valid"), (f"{len(set(valid))}/{n}", "unique")]
+    for method in ("xtb", "dft"):
+        if words := [fields[key] for fields in run.fields if (key := f"{method}_verdict") in fields]:
+            judge = JUDGES[method].strip("*")
+            pairs.append((f"{words.count('agrees')}/{n}", f"agree with the target within the error of {judge}"))
     for reading in readings(run.fields, run.targets):
         if reading.judge == "evaluator":
             miss = f"{reading.misses.mean():.3f} {unit(reading.name)}" if len(reading.known) else "none"

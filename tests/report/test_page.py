@@ -94,12 +94,14 @@ def test_what_molflow_verify_added_is_compared_with_the_target(designed, tmp_pat
     cells = {column.title: [row.cells[i].text for row in rows] for i, column in enumerate(columns)}
     assert list(cells)[:4] == ["gap guide", "gap evaluator", "gap GFN2-xTB*", "gap DFT"]
     assert cells["gap DFT"] == ["", "5.500", "4.000", ""] and cells["xtb strain"] == ["", "2.250", "", ""]
+    assert cells["xtb keeps bonds"] == ["", "yes", "", ""] and content.outcome(read)[2][0] == "1/4"
     assert [column.unit for column in columns if column.title == "xtb strain"] == ["kcal/mol"]
-    assert set(cells) == {f"{name} {who}" for name in THREE for who in ("guide", "evaluator", "miss")} | {
+    assert set(cells) == {f"{name} {who}" for name in THREE for who in ("guide", "evaluator", "miss, evaluator")} | {
         "gap GFN2-xTB*", "gap DFT", "xtb strain", "xtb keeps bonds"}
     assert [row.verdicts for row in rows] == [[], ["GFN2-xTB: agrees"], ["GFN2-xTB: off target: gap off by 1"], []]
     for i, row in enumerate(rows):
-        miss = [cell.value for column, cell in zip(columns, row.cells, strict=True) if column.title == "mu miss"]
+        miss = [cell.value for column, cell in zip(columns, row.cells, strict=True)
+                if column.title == "mu miss, evaluator"]
         assert_allclose(miss, [abs(run.molecules[i].properties["evaluator_mu"] - 1.5)])
     lanes = content.charts(read)[0]["lanes"]
     assert [lane["judge"] for lane in lanes] == ["guide", "evaluator", "GFN2-xTB*", "DFT"]
