@@ -47,6 +47,8 @@ def test_a_saved_run_has_its_page_and_the_function_writes_the_same(saved, tmp_pa
     assert page.read_bytes() == (folder / "report.html").read_bytes()
     with pytest.raises(FileExistsError, match=r"^.*page\.html exists: choose another name or give --overwrite$"):
         write_report(folder, page)
+    with pytest.raises(FileNotFoundError, match=r"^there is no folder .*page\.html$"):
+        write_report(page)
     with pytest.raises(IsADirectoryError, match="name a file"):
         write_report(folder, tmp_path, overwrite=True)
     assert write_report(folder, overwrite=True) == folder / "report.html"
@@ -223,10 +225,7 @@ def test_the_command_writes_the_page_or_says_why_not(saved, tmp_path):
     done = molflow("run", "--out", "page.html")
     assert done.returncode == 0 and done.stdout == "written to page.html\n", done.stderr
     assert (tmp_path / "page.html").read_bytes() == (folder / "report.html").read_bytes()
-    (tmp_path / "other").mkdir()
-    for arguments, words in ((["run"], "--overwrite"), (["nowhere"], "there is no folder nowhere"),
-                             (["other"], "is not a run"), (["page.html"], "there is no folder")):
-        refused = molflow(*arguments)
-        assert refused.returncode == 2 and refused.stdout == ""
-        assert refused.stderr.startswith("molflow: ") and refused.stderr.count("\n") == 1 and words in refused.stderr
+    refused = molflow("nowhere")
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr == "molflow: there is no folder nowhere\n"
     assert read_sdf(folder / "molecules.sdf")[1]  # the broken one that no SDF can hold was no obstacle
