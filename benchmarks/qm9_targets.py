@@ -45,14 +45,19 @@ def run(*, parts: Parts, n: int = 64, seed: int = 0, device: str = "auto", weigh
     return {"properties": measured, "networks": networks, "published": {"units": FIELD_UNITS, "mae": TARGETS}}
 
 
+def wanted(name: str, n: int, seed: int, generator: Generator) -> Problem:
+    """``n`` targets and sizes drawn from p(property, N) of the training molecules."""
+    values, sizes = generator.prior.draw_targets(name, n, np.random.default_rng([seed, PROPERTIES.index(name)]))
+    return Problem((name,), torch.tensor(values, dtype=torch.float32)[:, None], sizes)
+
+
 def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, guide: Predictor,
             evaluator: Predictor) -> dict[str, Any]:
-    """Targets and sizes drawn from p(property, N) of the training molecules; all rows answer the same ones.
+    """All rows answer the same targets, those of `wanted`.
 
     The unguided row is one draw a molecule, taken as it comes; best of K spends in draws what molflow really spent.
     """
-    values, sizes = generator.prior.draw_targets(name, n, np.random.default_rng([seed, PROPERTIES.index(name)]))
-    problem = Problem((name,), torch.tensor(values, dtype=torch.float32)[:, None], sizes)
+    problem = wanted(name, n, seed, generator)
 
     def row(label: str, spend: Budget) -> dict[str, Any]:
         print(f"{name}: {label}", file=sys.stderr)
@@ -61,14 +66,14 @@ def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, 
             found = solve(problem, generator, guide, spend, seed=seed, progress=tell)
         seconds = time.perf_counter() - begun
         column = PROPERTIES.index(name)
-        wanted = problem.values[:, 0]
-        error = (evaluator.predict(found.batch)[:, column] - wanted).abs()
+        target = problem.values[:, 0]
+        error = (evaluator.predict(found.batch)[:, column] - target).abs()
         molecules = unbatch(found.batch)
         valid = torch.tensor([molecule.is_valid for molecule in molecules])
         quality = metrics.evaluate(molecules)
         return {
             **_mean("mae", error),
-            "mae_guide": (found.guide[:, column] - wanted).abs().mean().item(),
+            "mae_guide": (found.guide[:, column] - target).abs().mean().item(),
             "mae_valid": error[valid].mean().item() if valid.any() else None,
             "without_reading": int((~error.isfinite()).sum()),  # diverged; such a row has no mean
             "valid": quality[metrics.VALID],

@@ -95,6 +95,8 @@ def design(
     generator: Weights = None,
     guide: Weights = None,
     evaluator: Weights = None,
+    verify: Annotated[str | None, typer.Option(help="Relax and judge by quantum chemistry. xtb: a second a molecule. "
+                                                    "dft: an hour.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K))."""
@@ -115,7 +117,8 @@ def design(
                          fragment=_read(fragment)[0] if fragment else None, lead=_read(lead)[0] if lead else None,
                          similarity=similarity, device=device,
                          budget=Budget(lookups, draws, generations, gradients=gradients), generator=generator,
-                         guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]
+                         guide=guide, evaluator=evaluator, verify=verify,  # type: ignore[arg-type]
+                         progress=tell)  # type: ignore[arg-type]
     for sentence in run.warnings:
         print(f"molflow: warning: {sentence}", file=sys.stderr)
     run.save(out, overwrite)
@@ -260,9 +263,9 @@ def verify(
 
 def _read(file: Path) -> list:
     """Molecules of a file; broken records are named on stderr. Raises ValueError if none is left."""
-    from molflow import grade
+    from molflow.molecules.io import read
 
-    molecules, skipped = grade.read(file)
+    molecules, skipped = read(file)
     for record in skipped:
         print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
     if skipped:

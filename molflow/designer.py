@@ -25,6 +25,8 @@ from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_t
 if TYPE_CHECKING:
     import pandas as pd
 
+    from molflow.verification import Method, Verdict
+
 BUDGET = Budget()
 
 SIMILARITY = 0.4
@@ -51,6 +53,7 @@ class DesignRun:
     settings: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     trajectory: list[Molecule] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -77,7 +80,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
            formula: str | None = None, fragment: Molecule | None = None, lead: Molecule | None = None,
            similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
            generator: Path | None = None, guide: Path | None = None, evaluator: Path | None = None,
-           progress: Progress | None = None) -> DesignRun:
+           verify: Method | None = None, progress: Progress | None = None) -> DesignRun:
     """Make ``n`` molecules that have the wanted properties, each another one.
 
     Args:
@@ -95,6 +98,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         device: ``auto``, ``cpu`` or ``cuda``.
         budget: what may be spent on a molecule.
         generator, guide, evaluator: files of weights, by default the shipped ones.
+        verify: ``xtb`` or ``dft``: relax every molecule by quantum chemistry, add what that says of it to its
+            properties, and a verdict; see `molflow.verify`, also for the processes it starts.
         progress: called as the work goes on.
 
     Raises:
@@ -102,7 +107,12 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
             ``formula`` out of range.
         WeightsError: weights missing or damaged.
         DeviceError: CUDA asked for and missing.
+        OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
     """
+    if verify is not None:
+        from molflow import verification  # only here: it needs ASE
+
+        verification.version(verify)
     wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
@@ -150,14 +160,20 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     settings = {"targets": asked, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
                 "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
                 "similarity": similarity if lead else None, "device": str(flow.device), "budget": vars(budget),
-                "seconds": seconds, "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
+                "verify": verify, "seconds": seconds,
+                "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
     trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps, power=POWER,
                                          anchor=found.anchor and found.anchor.select(torch.tensor([best]))))
     for t, frame in zip(time_grid(budget.steps, power=POWER).tolist(), trajectory, strict=True):
         frame.properties.update(molecule=best + 1, t=round(t, 6))
+    verdicts = []
+    if verify is not None:
+        verdicts = verification.verify(molecules, method=verify, relax=True, progress=progress)
+        for molecule, verdict in zip(molecules, verdicts, strict=True):
+            molecule.properties.update(verdict.found)
     return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges),
-                     trajectory)
+                     trajectory, verdicts)
 
 
 def check_fragment(core: Fragment, piece: Molecule, generator: Generator, atoms: int | None) -> None:

@@ -66,16 +66,20 @@ class Verdict:
         claims = {f"{who}_{name} [{UNITS[name]}]": value
                   for who in CLAIMANTS for name, value in _claims(self.molecule, who).items()}
         return {"name": self.molecule.properties.get("name", ""), "smiles": self.molecule.smiles, **claims,
-                **self._found()}
+                **self._columns()}
+
+    @property
+    def found(self) -> dict[str, float | str]:
+        """The oracle's columns that have a value."""
+        return {key: value for key, value in self._columns().items() if value is not None and value == value}
 
     def annotated(self) -> Molecule:
-        """The molecule with the oracle's columns as properties, relaxed if that was asked for and went well."""
+        """The molecule with what was `found` as properties, relaxed if that was asked for and went well."""
         path = self.values.relaxation
         geometry = self.molecule if path is None or path.relaxed is None else path.relaxed
-        found = {key: value for key, value in self._found().items() if value is not None and value == value}
-        return replace(geometry, properties={**self.molecule.properties, **found})
+        return replace(geometry, properties={**self.molecule.properties, **self.found})
 
-    def _found(self) -> dict[str, float | str | None]:
+    def _columns(self) -> dict[str, float | str | None]:
         path = self.values.relaxation
         columns: dict[str, float | str | None] = {
             f"{self.method}_{name} [{unit}]": getattr(self.values, name) for name, unit in UNITS.items()}
@@ -86,6 +90,13 @@ class Verdict:
         return columns | {f"{self.method}_verdict": self.word, f"{self.method}_reason": self.reason,
                           f"{self.method}_method": f"{self.values.method} ({self.values.version})",
                           f"{self.method}_time [s]": self.values.seconds}
+
+
+def version(method: Method) -> str:
+    """Program and version behind a method. Raises ValueError for an unknown one, OracleMissing for a missing one."""
+    if method not in get_args(Method):
+        raise ValueError(f"unknown method {method!r}: known are {', '.join(get_args(Method))}")
+    return (xtb if method == "xtb" else dft).version()
 
 
 def verify(
@@ -115,15 +126,15 @@ def verify(
         OracleMissing: the method's program is not installed.
         FileNotFoundError, ValueError: the file is missing or holds no molecule, the method is unknown, or workers < 1.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"unknown method {method!r}: known are {', '.join(get_args(Method))}")
+    program = version(method)
+    if relax:
+        version("xtb")  # DFT's relaxations, too, begin with its Hessian
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    version = (xtb if method == "xtb" else dft).version()
     read_in, _ = read(molecules)
     tell = partial(progress, method) if progress else None
     found = spread([_job(molecule, method, relax) for molecule in read_in], workers, tell)
-    return [_judge(molecule, method, Properties(method=method, version=version, seconds=math.nan, fault=values.why)
+    return [_judge(molecule, method, Properties(method=method, version=program, seconds=math.nan, fault=values.why)
                    if isinstance(values, Crash) else values)
             for molecule, values in zip(read_in, found, strict=True)]
 

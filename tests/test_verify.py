@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from molflow.parallel import Crash, spread
 from molflow.verification import TOLERANCES, Verdict
 
 
-def shell(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "molflow.cli", "verify", *map(str, arguments)], capture_output=True,
+def shell(*arguments: object, command: str = "verify") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "molflow.cli", command, *map(str, arguments)], capture_output=True,
                           text=True, env={**os.environ, "COLUMNS": "120"}, check=False)
 
 
@@ -93,6 +94,32 @@ def test_dft_finds_what_qm9_says(formaldehyde: Molecule) -> None:
     assert row["dft_mu [D]"] == pytest.approx(2.1089, abs=1e-3)
     assert "DF-B3LYP/6-31G(2df,p) (PySCF" in row["dft_method"] and "dft_strain [kcal/mol]" not in row
     assert np.isnan(row["dft_alpha [Bohr^3]"])  # not claimed
+
+
+def test_a_design_is_verified_as_its_file_is_later(tmp_path: Path) -> None:
+    arguments = ["--target", "gap=6", "--target", "alpha=70", "-n", 2, "--draws", 1, "--evals", 0, "--device", "cpu"]
+    done = shell(*arguments, "--verify", "xtb", "--out", tmp_path / "run", command="design")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "by GFN2-xTB*" in done.stdout and "GFN2-xTB//GFN2-xTB: " in done.stdout
+    designed, relaxed = (read_sdf(tmp_path / "run" / name)[0] for name in ("molecules.sdf", "relaxed.sdf"))
+    table = pd.read_csv(tmp_path / "run" / "results.csv")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["verify"] == "xtb"
+    assert "--verify xtb" in page
+    for i, verdict in enumerate(molflow.verify(designed, relax=True, workers=1)):
+        path = verdict.values.relaxation
+        assert verdict.values.converged and path is not None and path.relaxed is not None
+        for properties in (designed[i].properties, relaxed[i].properties, table.loc[i]):
+            assert properties["xtb_verdict"] == verdict.word
+            assert properties["xtb_gap [eV]"] == pytest.approx(verdict.values.gap, abs=0.02)
+            assert properties["xtb_strain [kcal/mol]"] == pytest.approx(verdict.found["xtb_strain [kcal/mol]"], abs=0.1)
+            assert {"evaluator_gap", "guide_gap"} <= set(properties.keys())
+        assert f"GFN2-xTB: {verdict.word}" in page
+        assert path.rmsd == pytest.approx(np.sqrt(((relaxed[i].positions - designed[i].positions) ** 2).sum(1).mean()),
+                                          abs=0.01)
+    refused = shell(*arguments, "--verify", "mp2", "--out", tmp_path / "other", command="design")
+    assert refused.returncode == 2 and "'mp2': known are xtb, dft" in refused.stderr
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

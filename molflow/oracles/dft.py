@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 from ase.units import Bohr, Hartree
 
 from molflow.molecules.convert import Molecule
-from molflow.oracles import qm9_level, relaxation
+from molflow.oracles import qm9_level, relaxation, xtb
 from molflow.oracles.entry import charge_centre, unfit
 from molflow.oracles.record import Properties, Relaxation
 from molflow.oracles.response import heat_capacity, polarisability
@@ -24,7 +24,7 @@ def version() -> str:
 
 
 def relax(molecule: Molecule, *, density_fitting: bool = True, steps: int = relaxation.STEPS) -> Relaxation:
-    """Relax all atoms by L-BFGS, in vacuum, closed-shell, at the molecule's total formal charge.
+    """Relax all atoms by BFGS from GFN2-xTB's Hessian, in vacuum, closed-shell, at the molecule's total formal charge.
 
     Args:
         molecule: of hydrogen, carbon, nitrogen, oxygen, fluorine.
@@ -35,12 +35,13 @@ def relax(molecule: Molecule, *, density_fitting: bool = True, steps: int = rela
         The relaxation. What cannot be calculated is its `fault`, never an exception.
 
     Raises:
-        OracleMissing: PySCF is not installed.
+        OracleMissing: PySCF or tblite is not installed.
     """
     level, said = qm9_level.method(density_fitting), version()
     if fault := _refused(molecule):
         return Relaxation(method=level, version=said, seconds=0.0, fault=fault)
-    return relaxation.follow(molecule, _Forces(molecule, density_fitting), method=level, version=said, steps=steps)
+    return relaxation.follow(molecule, _Forces(molecule, density_fitting), method=level, version=said, steps=steps,
+                             hessian=xtb.hessian(molecule))
 
 
 def properties(
@@ -56,7 +57,7 @@ def properties(
     Args:
         molecule: closed shells, of hydrogen, carbon, nitrogen, oxygen, fluorine. The singlet is taken for the ground
             state.
-        relax: give the values of the relaxed molecule, and the relaxation: tens of times the time.
+        relax: give the values of the relaxed molecule, and the relaxation: ten to twenty times the time.
         alpha: the polarisability, too: twice the time.
         cv: the heat capacity, too, at a minimum of the energy only: many times the time.
         density_fitting: Coulomb and exchange by fitted densities: two to three times faster, orbital energies off by
@@ -66,7 +67,7 @@ def properties(
         The values. What cannot be calculated is a `fault`, never an exception.
 
     Raises:
-        OracleMissing: PySCF is not installed.
+        OracleMissing: PySCF, or to relax tblite, is not installed.
     """
     begun, said, level = time.perf_counter(), version(), qm9_level.method(density_fitting)
     path: Relaxation | None = None

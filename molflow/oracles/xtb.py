@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import CalculatorError
 from ase.units import Bohr, Debye, Hartree
 from numpy.typing import NDArray
 
@@ -40,6 +43,22 @@ def relax(molecule: Molecule, *, steps: int = relaxation.STEPS) -> Relaxation:
     """
     calculator = _tblite().ase.TBLite(method=METHOD, verbosity=0)
     return relaxation.follow(molecule, calculator, method=METHOD, version=version(), steps=steps)
+
+
+def hessian(molecule: Molecule) -> NDArray[np.float64] | None:
+    """Second derivatives of the energy, (3n, 3n) in eV/Å², by central differences of forces; None if one of them cannot
+    be calculated. Raises OracleMissing: tblite is not installed."""
+    from ase.vibrations import Vibrations  # only here: it takes a second to load
+
+    atoms = molecule.to_ase()
+    atoms.calc = _tblite().ase.TBLite(method=METHOD, verbosity=0)
+    with TemporaryDirectory() as scratch:  # ASE keeps the forces in files
+        vibrations = Vibrations(atoms, name=str(Path(scratch, "forces")))
+        try:
+            vibrations.run()
+        except CalculatorError:
+            return None
+        return vibrations.get_vibrations().get_hessian_2d()
 
 
 def properties(molecule: Molecule, *, relax: bool = False) -> Properties:

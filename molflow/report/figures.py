@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molflow.nn.property import UNITS
+from molflow.targets import Goal
 from molflow.verification import ON_QM9_SCALE
 
 Fields = Mapping[str, float | str]
@@ -30,13 +31,13 @@ class Reading:
     Attributes:
         judge: key of ``JUDGES``.
         name: of the property.
-        target: what was asked for.
+        goal: what was asked for.
         values: (n,) NaN where there is none.
     """
 
     judge: str
     name: str
-    target: float
+    goal: Goal
     values: NDArray[np.float64]
 
     @property
@@ -46,13 +47,18 @@ class Reading:
 
     @property
     def misses(self) -> NDArray[np.float64]:
-        return np.abs(self.known - self.target)
+        return misses(self.known, self.goal)
 
     @property
     def achieved(self) -> str:
         """Mean ± standard deviation."""
         known = self.known
         return mean(known) + (f" ± {known.std(ddof=1):.3f}" if len(known) > 1 else "")
+
+
+def misses(values: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
+    """How far each value lies outside."""
+    return np.abs(values - values.clip(goal.low, goal.high))
 
 
 def mean(values: NDArray[np.float64]) -> str:
@@ -75,18 +81,18 @@ def column(molecules: Sequence[Fields], key: str) -> NDArray[np.float64]:
     return np.array([number(fields.get(key)) for fields in molecules])
 
 
-def readings(molecules: Sequence[Fields], targets: Mapping[str, float]) -> list[Reading]:
+def readings(molecules: Sequence[Fields], targets: Mapping[str, Goal]) -> list[Reading]:
     """Property by property, all judges that have said something of any molecule; guide and evaluator in any case.
 
     GFN2-xTB is heard on what `molflow.verification.ON_QM9_SCALE` can bring to B3LYP's scale, and on that scale.
     """
     found = []
-    for name, target in targets.items():
+    for name, goal in targets.items():
         calculated = f"{name} [{UNITS.get(name, '')}]"  # as `molflow verify` calls it
         slope, intercept = ON_QM9_SCALE.get(name, (np.nan, np.nan))
         said = {"guide": column(molecules, f"guide_{name}"), "evaluator": column(molecules, f"evaluator_{name}"),
                 "xtb": slope * column(molecules, f"xtb_{calculated}") + intercept,
                 "dft": column(molecules, f"dft_{calculated}")}
-        found += [Reading(judge, name, target, values) for judge, values in said.items()
+        found += [Reading(judge, name, goal, values) for judge, values in said.items()
                   if judge in ("guide", "evaluator") or np.isfinite(values).any()]
     return found

@@ -48,6 +48,8 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
     """Write ``molecules.sdf``, ``trajectory.xyz``, ``results.csv``, ``run.json``, two pictures and ``report.html``.
 
+    Where quantum chemistry was asked, ``relaxed.sdf`` has the geometries that its values are about.
+
     The folder appears when all of it is written, and an older run goes only then. Raises as ``check_folder``, and
     ValueError as ``write_sdf``.
     """
@@ -60,6 +62,8 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()
         write_sdf(new / "molecules.sdf", run.molecules)
+        if run.verdicts:
+            write_sdf(new / "relaxed.sdf", [verdict.annotated() for verdict in run.verdicts])
         if run.trajectory:
             write_trajectory(new / "trajectory.xyz", run.trajectory)
         run.table.to_csv(new / "results.csv", index=False)

@@ -66,7 +66,7 @@ def page(run: SavedRun) -> str:
         "sdf": base64.b64encode(run.sdf).decode(),
     }
     return _environment().get_template("page.html").render(
-        run=run, asked=content.asked(run.targets), outcome=content.outcome(run), charts=content.charts(run),
+        run=run, asked=content.asked(run), outcome=content.outcome(run), charts=content.charts(run),
         readings=readings(run.fields, run.targets), columns=columns, rows=rows, data=data, scripts=scripts,
         hashes=hashes, command=content.command(run.record["settings"]), circumstances=content.circumstances(run),
         animated=int(number(run.trajectory[0].properties["molecule"])) if run.trajectory else None,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 48  # molecules in the grid of structures, at most
 DPI = 100
+LEAST = 1e-3  # of the miss that is drawn, the rest being rounding
 _LINE = 18  # pixels of a line of text below a structure
 
 
@@ -49,51 +50,52 @@ def draw_molecules(run: DesignRun) -> Figure:
         else:
             write(centre, above + high / 2, "cannot be drawn", "grey")
         title = textwrap.wrap(f"{i + 1}: {molecule.fault}".rstrip(": "), 38, max_lines=2, placeholder=" …")
-        values = [f"{name} {number(molecule.properties.get(f'evaluator_{name}')):.2f} ({target:.2f}) {unit(name)}"
-                  for name, target in run.targets.items()]
+        values = [f"{name} {number(molecule.properties.get(f'evaluator_{name}')):.2f} ({goal}) {unit(name)}"
+                  for name, goal in run.targets.items()]
         for row, text in enumerate(title + values):
             write(centre, below + row * _LINE, text, colour if row < len(title) else "black")
     return figure
 
 
 def draw_optimisation(run: DesignRun) -> Figure:
-    """A row for each target. Left: the property over the descent, molecule by molecule. Right: where each ended."""
+    """Left: what each molecule still misses, round by round. Right, a row for each target: where each ended."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 1 + max(3.5, 2.6 * len(run.targets))), layout="constrained")
     grid = figure.add_gridspec(len(run.targets), 2, width_ratios=(1, 1.3))
+    _draw_course(figure.add_subplot(grid[:, 0]), run)
     for row, name in enumerate(run.targets):
-        _draw_course(figure.add_subplot(grid[row, 0]), run, row, name)
         _draw_values(figure.add_subplot(grid[row, 1]), run, name)
     for axes in figure.axes[:2]:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
     return figure
 
 
-def _draw_course(axes: Axes, run: DesignRun, row: int, name: str) -> None:
-    """The guide's reading at the lowest loss so far; a molecule that was never whole has none."""
-    course = np.where(np.isfinite(run.history), run.course[:, :, row], np.nan)
-    alpha = min(0.7, 0.1 + 10 / course.shape[1])
-    axes.axhline(run.targets[name], color="firebrick", lw=1.5, zorder=0, label="target")
-    lines = axes.plot(course, color="tab:blue", alpha=alpha, lw=1, marker=".", ms=4)
+def _draw_course(axes: Axes, run: DesignRun) -> None:
+    """A molecule that was never whole has no line."""
+    course = np.where(np.isfinite(run.history), run.history, np.nan).clip(LEAST)
+    lines = axes.plot(course, color="tab:blue", alpha=min(0.7, 0.1 + 10 / course.shape[1]), lw=1, marker=".", ms=4)
     never = np.isnan(course).all(0).sum()
     lines[0].set_label("a molecule" + (f" ({never} never whole)" if never else ""))
+    axes.set_yscale("log")
     axes.locator_params("x", integer=True, min_n_ticks=1)
-    axes.set(xlim=(-0.5, len(course) - 0.5), xlabel="round of the descent (0: best of the draws)",
-             ylabel=f"{name} by the guide / {unit(name)}")
+    axes.set(xlim=(-0.5, len(course) - 0.5), xlabel="round of the search (0: where it began)",
+             ylabel="miss by the guide, all targets together / its resolution")
 
 
 def _draw_values(axes: Axes, run: DesignRun, name: str) -> None:
-    target, place = run.targets[name], np.arange(1, len(run.molecules) + 1)
+    goal, place = run.targets[name], np.arange(1, len(run.molecules) + 1)
     fields = [molecule.properties for molecule in run.molecules]
     guide, judged = column(fields, f"guide_{name}"), column(fields, f"evaluator_{name}")
     valid = np.array([molecule.is_valid for molecule in run.molecules])
-    misses = np.abs(np.append(guide[valid], judged[valid]) - target)
-    misses = misses[np.isfinite(misses)]
-    if len(misses):  # what the networks say of a broken molecule may lie anywhere
-        reach = 2 * misses.max() + 1e-3
-        guide, judged = guide.clip(target - reach, target + reach), judged.clip(target - reach, target + reach)
-    axes.axvline(target, color="firebrick", lw=1.5, zorder=0, label="target")
+    told = np.concatenate([guide[valid], judged[valid], [goal.low, goal.high]])
+    told = told[np.isfinite(told)]
+    least, most = (told.min(), told.max()) if len(told) else (0.0, 0.0)
+    reach = 0.5 * (most - least) + 1e-3
+    if valid.any():  # what the networks say of a broken molecule may lie anywhere
+        guide, judged = (said.clip(least - reach, most + reach) for said in (guide, judged))
+    axes.axvspan(max(goal.low, least - reach), min(goal.high, most + reach), fc=(0.7, 0.13, 0.13, 0.08), ec="firebrick",
+                 lw=1.5, zorder=0, label="target")
     axes.scatter(guide, place, marker="|", s=30, color="dimgrey", lw=1.2, label="guide")
     axes.scatter(judged[valid], place[valid], s=16, color="tab:blue", label="evaluator")
     if not valid.all():

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from molflow.molecules.convert import Molecule
 from molflow.molecules.io import read_sdf
+from molflow.nn.property import PROPERTIES
 from molflow.report.figures import Fields
 from molflow.report.trajectory import read_trajectory
+from molflow.targets import Goal, goal
 
 FORMAT = "molflow-run-1"
 _NEEDED: dict[str, Any] = {"time": str, "molflow": str, "settings": dict, "warnings": list, "machine": dict}
@@ -37,12 +39,19 @@ class SavedRun:
     """
 
     record: dict[str, Any]
-    targets: dict[str, float]
+    targets: dict[str, Goal]
     fields: list[Fields]
     molecules: list[Molecule | None]
     sdf: bytes
     trajectory: list[Molecule]
     course: bytes
+
+
+def goals(targets: dict[str, Any]) -> dict[str, Goal]:
+    """Targets as ``run.json`` has them: numbers, or text. Raises ValueError."""
+    if not all(isinstance(wanted, int | float | str) for wanted in targets.values()):
+        raise ValueError("the targets are neither numbers nor text")
+    return {name: goal(name if name in PROPERTIES else PROPERTIES[0], str(wanted)) for name, wanted in targets.items()}
 
 
 def is_run(folder: Path) -> bool:
@@ -76,7 +85,7 @@ def read_run(folder: Path) -> SavedRun:
     fields: list[Fields] = [{**(molecule.properties if molecule else {}), **row} for molecule, row in
                             zip(molecules, rows, strict=True)]
     trajectory, course = folder / "trajectory.xyz", folder / "optimisation.png"
-    return SavedRun(record, {name: float(value) for name, value in record["settings"]["targets"].items()}, fields,
+    return SavedRun(record, goals(record["settings"]["targets"]), fields,
                     molecules, (folder / "molecules.sdf").read_bytes(),
                     _read(trajectory, read_trajectory) if trajectory.is_file() else [],
                     course.read_bytes() if course.is_file() else b"")
@@ -98,8 +107,9 @@ def _record(path: Path) -> dict[str, Any]:
             if not isinstance(part[key], kind):
                 raise ValueError(f"{key} cannot be {str(part[key])[:40]!r}")
     targets = record["settings"]["targets"]
-    if not targets or not all(isinstance(value, int | float) for value in targets.values()):
-        raise ValueError("the targets are not numbers")
+    if not targets:
+        raise ValueError("it has no targets")
+    goals(targets)
     if not all(isinstance(file, dict) and {"file", "sha256"} <= set(file) for file in
                record["settings"]["weights"].values()):
         raise ValueError("the weights are not files with their sha256")

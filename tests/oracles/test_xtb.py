@@ -10,6 +10,8 @@ from dataclasses import replace
 import ase.build
 import numpy as np
 import pytest
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import all_changes
 from ase.units import Bohr, Debye, Hartree
 from scipy.spatial.transform import Rotation
 from tblite.ase import TBLite
@@ -17,7 +19,7 @@ from tblite.interface import Calculator
 from tblite.library import ffi
 
 from molflow.molecules.convert import Molecule
-from molflow.oracles import xtb
+from molflow.oracles import relaxation, xtb
 
 
 def of_ase(name: str, charge: int = 0) -> Molecule:
@@ -106,6 +108,55 @@ def test_steps_that_run_out_are_said(qm9: list[Molecule]) -> None:
     found = xtb.relax(replace(molecule, positions=1.1 * molecule.positions), steps=2)
     assert found.fault == "not relaxed in 2 steps" and not found.converged
     assert found.relaxed is not None and found.energy_after < found.energy_before
+
+
+def test_the_hessian_is_the_energys_second_derivative(qm9: list[Molecule]) -> None:
+    water = of_formula(qm9, "H2O")
+    found = xtb.hessian(water)
+    assert found is not None and found.shape == (9, 9)
+    np.testing.assert_allclose(found, found.T, atol=1e-6)
+    np.testing.assert_allclose(found.reshape(9, 3, 3).sum(1), 0, atol=0.01)  # nothing resists being carried off
+    along = np.random.default_rng(0).standard_normal(9)
+    along /= np.linalg.norm(along)
+
+    def energy(step: float) -> float:
+        calculator = Calculator("GFN2-xTB", water.numbers, (water.positions + step * along.reshape(3, 3)) / Bohr)
+        calculator.set("verbosity", 0)
+        return calculator.singlepoint()["energy"] * Hartree
+
+    assert along @ found @ along == pytest.approx((energy(0.01) - 2 * energy(0) + energy(-0.01)) / 0.01**2, rel=2e-3)
+    assert xtb.hessian(replace(water, positions=0 * water.positions)) is None
+
+
+class Parabola(AseCalculator):
+    """E = (x - x0) K (x - x0) / 2."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  ASE's own form
+
+    def __init__(self, lowest: np.ndarray, stiffness: np.ndarray) -> None:
+        super().__init__()
+        self.lowest, self.stiffness, self.asked = lowest, stiffness, 0
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        away = (self.atoms.positions - self.lowest).ravel()
+        self.asked += 1
+        self.results = {"energy": away @ self.stiffness @ away / 2, "forces": -(self.stiffness @ away).reshape(-1, 3)}
+
+
+def test_a_hessian_leads_down_a_parabola_in_one_step(qm9: list[Molecule]) -> None:
+    molecule, rng = of_formula(qm9, "CH2O"), np.random.default_rng(0)
+    n = molecule.positions.size
+    modes, values = np.linalg.qr(rng.standard_normal((n, n)))[0], rng.uniform(2, 60, n)
+    lowest = molecule.positions + 0.05 * rng.standard_normal(molecule.positions.shape)
+    asked = {}
+    for what, sign in (("none", None), ("right", 1), ("turned over", -1)):
+        calculator = Parabola(lowest, modes * values @ modes.T)
+        hessian = None if sign is None else sign * calculator.stiffness
+        found = relaxation.follow(molecule, calculator, method="parabola", version="", steps=200, hessian=hessian)
+        assert found.converged and found.energy_after < 1e-4
+        asked[what] = calculator.asked
+    assert asked["right"] == asked["turned over"] == 2 < asked["none"]
 
 
 def test_tblite_is_loaded_when_it_is_used_and_missed_in_one_line() -> None:

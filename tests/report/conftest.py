@@ -13,6 +13,7 @@ import pytest
 from molflow.designer import DesignRun
 from molflow.molecules.convert import Molecule
 from molflow.molecules.io import read_sdf
+from molflow.targets import check_targets
 
 REAL, _ = read_sdf(Path(__file__).parents[1] / "molecules" / "qm9_sample.sdf")
 GAP, THREE = {"gap": 5.0}, {"gap": 5.0, "alpha": 70.0, "mu": 1.5}
@@ -32,7 +33,7 @@ def spoil(molecule: Molecule, how: int) -> Molecule:
     return Molecule(np.zeros((0, 3)), molecule.numbers[:0], molecule.charges[:0], bonds[:0, :0])
 
 
-def made(folder: Path, n: int = 5, targets: dict[str, float] = GAP, broken: int = 1, rounds: int = 6,
+def made(folder: Path, n: int = 5, targets: dict[str, float | str] = GAP, broken: int = 1, rounds: int = 6,
          seed: int = 0) -> DesignRun:
     """A run as ``design`` returns it, of real molecules with made-up predictions; the first few are broken."""
     rng = np.random.default_rng(seed)
@@ -51,8 +52,6 @@ def made(folder: Path, n: int = 5, targets: dict[str, float] = GAP, broken: int 
     for role, path in weights.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(role)
-    wanted = np.array(list(targets.values()))
-    course = wanted + np.sqrt(np.minimum(history, 100))[:, :, None] * 0.1 * np.ones(len(targets))
     frames = []
     if n > broken:  # a straight path to the last one, whose bonds appear half-way
         last, noise = molecules[-1], rng.normal(size=molecules[-1].positions.shape)
@@ -60,9 +59,9 @@ def made(folder: Path, n: int = 5, targets: dict[str, float] = GAP, broken: int 
             bonds = last.bonds if t >= 0.5 else 2 * (1 - np.eye(len(noise), dtype=np.int64))
             frames.append(replace(last, positions=(1 - t) * noise + t * last.positions, bonds=bonds,
                                   properties={"molecule": n, "t": t}))
-    return DesignRun(molecules, targets, history, course, {
+    return DesignRun(molecules, check_targets(targets), history, {
         "targets": targets, "n": n, "seed": np.int64(seed), "atoms": None, "device": "cpu",
-        "budget": {"draws": 16, "evals": 12, "steps": 20}, "seconds": 61.7, "weights": weights}, ["a warning"], frames)
+        "budget": {"lookups": 2, "draws": 16, "generations": 3, "children": 4, "gradients": 1, "steps": 20}, "seconds": 61.7, "weights": weights}, ["a warning"], frames)
 
 
 @pytest.fixture(scope="session")
