@@ -18,7 +18,7 @@ from molflow.nn.weights import SHIPPED
 from molflow.report import write_report
 
 OPENINGS = 5
-"""Each in a browser that has just been started."""
+"""In one browser, which for the first of them has just been started."""
 
 TARGETS = {"gap": 6.0, "mu": 1.5}
 SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -55,12 +55,13 @@ def opened(page: Path) -> dict[str, Any]:
     if chromium is None:
         return {"missing": "Chromium"}
     with sync_playwright() as playwright:
-        openings = [_opening(playwright.chromium.launch(executable_path=chromium, args=SOFTWARE_GL), page)
-                    for _ in range(OPENINGS)]
-    return {"chromium": openings[0]["chromium"], "openings": openings}
+        browser = playwright.chromium.launch(executable_path=chromium, args=SOFTWARE_GL)
+        version, openings = browser.version, [_opening(browser, page) for _ in range(OPENINGS)]
+        browser.close()
+    return {"chromium": version, "openings": openings}
 
 
-def _opening(browser: Any, page: Path) -> dict[str, Any]:
+def _opening(browser: Any, page: Path) -> dict[str, list[float]]:
     from playwright.sync_api import expect
 
     tab, processes = browser.new_page(), browser.new_browser_cdp_session()
@@ -77,9 +78,8 @@ def _opening(browser: Any, page: Path) -> dict[str, Any]:
     clicked = clocks() - begun
     tab.wait_for_selector("#viewer canvas")
     drawn = clocks() - begun
-    version = browser.version
-    browser.close()
-    return {"chromium": version, "clicked": clicked.tolist(), "drawn": drawn.tolist()}
+    tab.close()
+    return {"clicked": clicked.tolist(), "drawn": drawn.tolist()}
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
