@@ -32,6 +32,9 @@ from molflow.search import Atlas, Budget, Found, Problem, solve
 BUDGETS = (20, 150, 300, 600)
 """NFE a molecule, for methods that take what they are given."""
 
+BUDGET = Budget()
+"""Of molflow itself."""
+
 QUANTILES = (0.001, 0.01, 0.99, 0.999)
 HIT = 3
 """Floors by which each property may miss in a hit."""
@@ -39,8 +42,8 @@ HIT = 3
 FLOORS = {name: TARGETS[FLOOR][name] / FIELD_FACTOR[name] for name in COLUMNS}
 """Errors of the field's evaluator, in molflow's units."""
 
-LABELS = {"unguided": "unguided", "best_of_k": "best of K", "endpoint_guidance": "endpoint guidance", "dflow": "D-Flow",
-          "flowgrad": "FlowGrad", "molflow": "molflow", "molflow_without_atlas": "molflow without atlas"}
+LABELS = {"molflow": "molflow", "molflow_without_atlas": "molflow without atlas", "unguided": "unguided",
+          "best_of_k": "best of K", "endpoint_guidance": "endpoint guidance", "dflow": "D-Flow", "flowgrad": "FlowGrad"}
 POOLED = {"best_of_k": best_of_k, "endpoint_guidance": endpoint_guidance}
 OTHERS = {"unguided": (unguided, BUDGETS[:1]), "dflow": (dflow, BUDGETS[1:]), "flowgrad": (flowgrad, BUDGETS[1:])}
 
@@ -120,22 +123,19 @@ def _methods(problem: Problem, setting: Setting, atlas: Atlas | None) -> dict[st
         return rows
 
     def ours(atlas: Atlas | None) -> list[dict[str, Any]]:
-        budget = Budget()
         with live() as tell:
-            found, wall, cpu = _timed(lambda: solve(problem, generator, guide, budget, atlas=atlas, seed=seed,
+            found, wall, cpu = _timed(lambda: solve(problem, generator, guide, BUDGET, atlas=atlas, seed=seed,
                                                     progress=tell))
-        most = budget.nfe(len(problem.names), atlas is not None)
+        most = BUDGET.nfe(len(problem.names), atlas is not None)
         return [figures(found, problem, setting, wall, cpu, most)]
 
-    found: dict[str, Callable[[], list[dict[str, Any]]]] = {}
-    for name in LABELS:
-        if name in POOLED:
-            found[name] = lambda name=name: pooled(name)
-        elif name in OTHERS:
-            found[name] = lambda name=name: alone(name)
-    if atlas is not None:
-        found["molflow"] = lambda: ours(atlas)
+    found: dict[str, Callable[[], list[dict[str, Any]]]] = {"molflow": lambda: ours(atlas)} if atlas else {}
     found["molflow_without_atlas"] = lambda: ours(None)
+    found["unguided"] = lambda: alone("unguided")
+    for name in POOLED:
+        found[name] = lambda name=name: pooled(name)
+    for name in ("dflow", "flowgrad"):
+        found[name] = lambda name=name: alone(name)
     return found
 
 
@@ -159,7 +159,7 @@ def figures(found: Found, problem: Problem, setting: Setting, wall: float, cpu: 
         "budget": budget,
         "error": error.mean().item(),
         "error_standard_error": error.std().item() / math.sqrt(n) if n > 1 else None,
-        "error_median": error.median().item(),
+        "error_median": error.quantile(0.5).item(),
         "without_reading": int((~error.isfinite()).sum()),  # diverged; such a row has no mean
         "mae": dict(zip(problem.names, misses.mean(0).tolist(), strict=True)),
         "hits": hit.double().mean().item(),

@@ -10,7 +10,6 @@ so that the last iterate is the lowest.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from benchmarks.rivals.draws import affordable
@@ -20,11 +19,11 @@ from molflow.models import Generator, Predictor
 from molflow.search import Found, Problem, Progress
 from molflow.search.problem import STEPS
 
+COST = WITH_GRADIENT * STEPS
+"""NFE of an evaluation of loss and gradient."""
+
 ITERATIONS, EVALUATIONS = 25, 30
 """5 x 5, and the evaluations that torch.optim.LBFGS allows them, 5 x (5 x 1.25) rounded down."""
-
-
-FLOOR = 0.0
 
 
 class Free(Shell):
@@ -40,13 +39,14 @@ class Free(Shell):
 def solve(problem: Problem, generator: Generator, guide: Predictor, *, nfe: int, seed: int, chunk: int | None = None,
           progress: Progress | None = None) -> Found:
     """Raises ValueError where ``nfe`` allows no gradient."""
-    evaluations = min(affordable(nfe, WITH_GRADIENT * STEPS), EVALUATIONS)
-
-    def descend(part: Part) -> End:
-        found = optimise_source(part.flow(gradients=True), part.loss, part.space, part.start, max_evals=evaluations,
-                                nfe_per_flow=STEPS, shell=Free(part.space, {}), history=ITERATIONS, floor=FLOOR)
-        return End(found.endpoint, found.source, found.nfe)
-
+    evaluations = min(affordable(nfe, COST), EVALUATIONS)
     begin = numbers(seed, len(problem))[:, 0]
-    with torch.enable_grad():
-        return in_parts(problem, generator, guide, descend, begin, chunk=chunk, progress=progress)
+    return in_parts(problem, generator, guide, lambda part: descend(part, evaluations), begin, chunk=chunk,
+                    progress=progress)
+
+
+def descend(part: Part, evaluations: int) -> End:
+    """At most so many evaluations of loss and gradient for each row, which do not know of each other."""
+    found = optimise_source(part.flow(gradients=True), part.loss, part.space, part.start, max_evals=evaluations,
+                            nfe_per_flow=STEPS, shell=Free(part.space, {}), history=ITERATIONS)
+    return End(found.endpoint, found.source, found.nfe)

@@ -20,7 +20,10 @@ from molflow.nn.velocity import MoleculeField
 from molflow.search import POWER, Found, Problem, Progress
 from molflow.search.problem import STEPS
 
-STRENGTH = 1.0
+STRENGTH = 0.1
+"""Tuned once, on gaps and sizes of 16 molecules of the training half (drawn with seed 1000), one run each: misses of
+the decoded molecules by the guide, in units of the resolution, were 20.9 on average unguided (median 17.8, whole 94 %)
+and 20.0, 13.2, 23.5 (medians 13.6, 5.9, 24.3; whole 94, 75, 12 %) with strengths of 0.03, 0.1, 0.3."""
 
 COST = WITH_GRADIENT * STEPS
 """NFE of a run."""

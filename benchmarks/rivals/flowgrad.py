@@ -25,6 +25,9 @@ COST = STEPS + 2 * (STEPS - 1)
 """NFE of an update: no gradient goes back through the first evaluation, whose point nothing controls."""
 
 RATE = 0.1
+"""Of Adam, tuned once, on gaps and sizes of 8 molecules of the training half (drawn with seed 1000) at 150 NFE: misses
+by the guide, in units of the resolution, were 18.0, 13.4, 8.2, 12.0 on average (medians 22.4, 9.4, 3.1, 10.6; whole 88,
+88, 88, 50 %) with 0.01, 0.03, 0.1, 0.3."""
 
 PENALTY = 0.01
 """Of the mean square length of the control, beside a squared miss in units of the resolution: small."""
