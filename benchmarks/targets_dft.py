@@ -19,7 +19,6 @@ from benchmarks.qm9_targets import BUDGET, wanted
 from benchmarks.record import Parts
 from benchmarks.tables import Table, number
 from molflow.cli import live
-from molflow.designer import Budget, solve
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.geometry import keeps_bonds
@@ -29,6 +28,7 @@ from molflow.oracles import dft
 from molflow.oracles.qm9_level import FITTED_METHOD
 from molflow.oracles.record import Properties
 from molflow.parallel import Crash, spread
+from molflow.search import Atlas, Budget, solve
 from molflow.targets import TargetError
 from molflow.verification import KCAL_PER_MOL
 
@@ -65,13 +65,13 @@ def design(name: str, n: int, seed: int, budget: Budget, weights: Path, device: 
     problem, column = wanted(name, n, seed, generator), PROPERTIES.index(name)
     print(f"{name}: designing", file=sys.stderr)
     with live() as tell:
-        found = solve(problem, generator, guide, budget, seed=seed, progress=tell)
+        found = solve(problem, generator, guide, budget, atlas=Atlas.beside(generator), seed=seed, progress=tell)
     said = evaluator.predict(found.batch)[:, column].tolist()
     return {"molecules": [
         {"target": target, "guide": led, "evaluator": judged, "smiles": molecule.smiles, "valid": molecule.is_valid,
          "numbers": molecule.numbers.tolist(), "charges": molecule.charges.tolist(), "bonds": molecule.bonds.tolist(),
          "positions": molecule.positions.tolist()}
-        for target, led, judged, molecule in zip(problem.values[:, 0].tolist(), found.guide[:, column].tolist(), said,
+        for target, led, judged, molecule in zip(problem.low[:, 0].tolist(), found.guide[:, column].tolist(), said,
                                                  unbatch(found.batch), strict=True)]}
 
 

@@ -97,7 +97,8 @@ def test_dft_finds_what_qm9_says(formaldehyde: Molecule) -> None:
 
 
 def test_a_design_is_verified_as_its_file_is_later(tmp_path: Path) -> None:
-    arguments = ["--target", "gap=6", "--target", "alpha=70", "-n", 2, "--draws", 1, "--evals", 0, "--device", "cpu"]
+    arguments = ["--target", "gap=6", "--target", "alpha=70", "-n", 2, "--lookups", 1, "--generations", 0,
+                 "--gradients", 0, "--device", "cpu"]
     done = shell(*arguments, "--verify", "xtb", "--out", tmp_path / "run", command="design")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "by GFN2-xTB*" in done.stdout and "GFN2-xTB//GFN2-xTB: " in done.stdout

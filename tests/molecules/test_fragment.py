@@ -32,7 +32,7 @@ def test_a_saturated_ring_is_found_where_it_was_cut_out_and_wherever_it_is_moved
             if (molecule.bonds[np.ix_(ring, ring)] > 1).any():
                 continue  # cut out, a part of an aromatic system may be none
             piece = cut(molecule, ring)
-            moved = dataclasses.replace(piece, positions=turn.apply(piece.positions) + [1, 2, 3])
+            moved = dataclasses.replace(piece, positions=turn.apply(piece.positions) + np.array([1, 2, 3]))
             place = Fragment.of(moved).place_in(molecule)
             assert place is not None and place[1] < 1e-6 and len(Fragment.of(moved)) == len(ring)
             assert (molecule.numbers[place[0]] == piece.numbers).all()
@@ -60,7 +60,7 @@ def test_a_mirror_image_is_another_shape():
     assert deviation(corner, turned) < 1e-9
     assert deviation(corner, turned * [1, 1, -1]) > 0.3
     assert deviation(corner[:1], turned[1:2]) == 0 and deviation(corner[:2], turned[:2]) < 1e-9
-    bent = corner + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.4]]
+    bent = corner + np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.4]])
     assert CLOSE < deviation(corner, bent) < 0.4
 
 

@@ -61,7 +61,8 @@ def made(folder: Path, n: int = 5, targets: dict[str, float | str] = GAP, broken
                                   properties={"molecule": n, "t": t}))
     return DesignRun(molecules, check_targets(targets), history, {
         "targets": targets, "n": n, "seed": np.int64(seed), "atoms": None, "device": "cpu",
-        "budget": {"lookups": 2, "draws": 16, "generations": 3, "children": 4, "gradients": 1, "steps": 20}, "seconds": 61.7, "weights": weights}, ["a warning"], frames)
+        "budget": {"lookups": 2, "draws": 16, "generations": 3, "children": 4, "gradients": 1, "steps": 20},
+        "seconds": 61.7, "weights": weights}, ["a warning"], frames)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,8 @@ def test_the_command_repeats_the_run(designed, tmp_path):
     words = content.command(read_run(run.save(tmp_path / "run")).record["settings"])
     assert words == ("molflow design --target gap=4..5.25 --target 'mu<1' --target cv=30 -n 2 --seed 3 --lookups 2 "
                      "--draws 16 --generations 3 --gradients 1 --atoms 9 --formula C2H6O --fragment FRAGMENT.sdf "
-                     "--from LEAD.sdf --similarity 0.3 --device cpu --generator generator.safetensors --evaluator evaluator.safetensors --out DIR")
+                     "--from LEAD.sdf --similarity 0.3 --device cpu --generator generator.safetensors "
+                     "--evaluator evaluator.safetensors --out DIR")
     known = subprocess.run([sys.executable, "-m", "molflow.cli", "design", "--help"], capture_output=True, text=True,
                            env={**os.environ, "COLUMNS": "200"}, check=True).stdout
     assert all(word in known for word in shlex.split(words) if word.startswith("-"))

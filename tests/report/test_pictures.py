@@ -81,7 +81,8 @@ def test_the_optimisation_is_drawn_from_the_data(designed, tmp_path, n, targets,
     assert 0.005 < ink(imread(tmp_path / "plot.png")) < 0.5
     course, *values = figure.axes
     assert len(course.lines) == n
-    assert_allclose(course.lines[-1].get_ydata(), np.where(np.isinf(run.history), np.nan, run.history)[:, -1].clip(1e-3))
+    last = np.where(np.isinf(run.history), np.nan, run.history)[:, -1].clip(1e-3)
+    assert_allclose(course.lines[-1].get_ydata(), last)
     assert [axes.get_xlabel().split(" / ")[0] for axes in values] == list(targets)
     assert f"{broken} never whole" in course.get_legend().texts[0].get_text() or not broken
     for axes, (name, target) in zip(values, targets.items(), strict=True):
