@@ -106,7 +106,9 @@ MAY_IMPORT = {
     "data": ["data", "molecules", "flow"],
     "oracles": ["oracles", "molecules"],
     "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
-    "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "verification", "__version__"],
+    "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "targets", "verification",
+               "__version__"],
+    "search": ["search", "conditions", "data", "flow", "models", "molecules", "nn"],
     "provenance.py": [],
 }
 """Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""
