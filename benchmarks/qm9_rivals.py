@@ -205,5 +205,6 @@ def tables(results: dict[str, Any]) -> list[Table]:
             ["", "NFE", f"error, {what['unit']}", "median", "hits, %", "valid hits, %", "valid, %", "unique, %",
              "s a molecule", "processor s"], rows,
             f"Error by the evaluator, every molecule counted; a hit has every property within {HIT} floors. Best of K "
-            "and endpoint guidance: one pool of runs, of which each budget takes the first and its share of the time."))
+            "and endpoint guidance: one pool of runs, of which each budget takes the first and its share of the time. "
+            "The atlas is made once and for all problems: its NFE are not counted."))
     return found
