@@ -11,5 +11,10 @@ BENCHMARKS = {
     "qm9-learning": "benchmarks.learning",
     "qm9-steps": "benchmarks.steps",
     "qm9-targets": "benchmarks.qm9_targets",
+    "qm9-rivals": "benchmarks.qm9_rivals",
     "qm9-likelihood": "benchmarks.likelihood",
+    "qm9-targets-dft": "benchmarks.targets_dft",
+    "oracle-qm9": "benchmarks.oracle_qm9",
+    "oracle-speed": "benchmarks.oracle_speed",
+    "report": "benchmarks.report",
 }

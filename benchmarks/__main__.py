@@ -39,10 +39,11 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of weights instead of the shipped one.")] = None,
     steps: Annotated[str | None, typer.Option(help="solver: numbers of steps to measure memory at, 2,4,8.")] = None,
-    properties: Annotated[str | None, typer.Option(help="qm9-targets: only these, gap,mu.")] = None,
+    properties: Annotated[str | None, typer.Option(help="qm9-targets and -dft: only these, gap,mu.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="qm9-targets-dft: begin no molecule after so long.")] = None,
     recipe: Annotated[str | None, typer.Option(help="training: a generator's recipe or TOML file.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="qm9-targets: skip what is there already; several "
-                                                          "processes can share one --out this way.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Benchmarks with parts: skip what is there already; "
+                                                          "several processes can share one --out this way.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Run one benchmark, print its tables and write them with the machine, the commit and the settings."""
@@ -54,7 +55,7 @@ def run(
         raise InputError(f"--n must be at least 1, got {n}")
     options: dict[str, Any] = {
         "n": n, "device": device, "weights": weights, "steps": _items(steps, _count), "properties": _items(properties),
-        "recipe": recipe,
+        "recipe": recipe, "minutes": minutes,
     }
     from benchmarks.record import execute  # only now: torch takes seconds to import
 

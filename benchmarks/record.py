@@ -86,8 +86,9 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
     if "weights" in shown:
         shown["weights"] = _fingerprints(shown["weights"])
     if "parts" in parameters:
-        # which properties are measured says nothing about how
-        same = plain({key: value for key, value in {**shown, "seed": settings["seed"]}.items() if key != "properties"})
+        # which properties are measured, and for how long, says nothing about how
+        same = plain({key: value for key, value in {**shown, "seed": settings["seed"]}.items()
+                      if key not in ("properties", "minutes")})
         settings["parts"] = Parts(_parts_folder(out, name), same, revision)
     pictures: list[Picture] = []
     if "pictures" in parameters:

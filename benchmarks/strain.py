@@ -9,29 +9,16 @@ from typing import Any
 
 import ase.units
 import numpy as np
-from ase.data import covalent_radii
 
 from benchmarks import uncertainty
 from benchmarks.pool import spread
 from benchmarks.tables import Table, number, percent
 from molflow.molecules.convert import Molecule
+from molflow.molecules.geometry import keeps_bonds
 from molflow.oracles import xtb
 
 KCAL_PER_MOL = ase.units.mol / ase.units.kcal
 """In one eV."""
-
-LONGEST, SHORTEST = 1.25, 1.1
-"""In sums of covalent radii: a bond is lost beyond the one, made below the other. QM9's bonds reach to 1.15 of them,
-its pairs without a bond begin at 1.17."""
-
-
-def keeps_bonds(molecule: Molecule) -> bool:
-    """Whether the positions still show the bonds that the molecule is said to have, and no others."""
-    radii = covalent_radii[molecule.numbers]
-    apart = np.linalg.norm(molecule.positions[:, None] - molecule.positions, axis=-1)
-    ratio = (apart / (radii[:, None] + radii))[np.triu_indices(len(radii), 1)]
-    bonded = molecule.bonds[np.triu_indices(len(radii), 1)] > 0
-    return bool((ratio[bonded] < LONGEST).all() and (ratio[~bonded] > SHORTEST).all())
 
 
 def measure(pool: Executor, molecules: Sequence[Molecule], what: str) -> tuple[dict[str, Any], list[float]]:

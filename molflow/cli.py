@@ -76,39 +76,66 @@ def live() -> Iterator[object]:
 
 @app.command()
 def design(
-    target: Annotated[list[str], typer.Option(help="property=value, repeatable: gap=5.0, gap=0.18Ha, mu=1.5")],
+    target: Annotated[list[str], typer.Option(help="What is wanted of a property, repeatable: gap=5.0, gap=0.18Ha, "
+                                                   "gap=4..5, 'mu<1', alpha=max.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     n: Annotated[int, typer.Option("-n", help="How many molecules.")] = 16,
     seed: Seed = 0,
     atoms: Atoms = None,
+    formula: Annotated[str | None, typer.Option(help="Of every molecule, for example C7H10O2.")] = None,
+    fragment: Annotated[Path | None, typer.Option(help="SDF file of a piece that every molecule is to "
+                                                       "contain.")] = None,
+    lead: Annotated[Path | None, typer.Option("--from", help="SDF file whose first molecule to stay near.")] = None,
+    similarity: Annotated[float, typer.Option(help="How near, by Tanimoto's coefficient.")] = 0.4,
     device: Device = "auto",
-    draws: Annotated[int, typer.Option(help="Sources drawn for each molecule; the best is optimised.")] = 24,
-    evals: Annotated[int, typer.Option(help="Most evaluations of loss and gradient for each molecule.")] = 8,
+    lookups: Annotated[int, typer.Option(help="Source points to start from, from the atlas, for each molecule.")] = 2,
+    draws: Annotated[int, typer.Option(help="Source points to start from where there is no atlas.")] = 16,
+    generations: Annotated[int, typer.Option(help="Most generations of relatives of the best.")] = 4,
+    gradients: Annotated[int, typer.Option(help="Most gradients of Newton's method.")] = 2,
     generator: Weights = None,
     guide: Weights = None,
     evaluator: Weights = None,
+    verify: Annotated[str | None, typer.Option(help="Relax and judge by quantum chemistry. xtb: a second a molecule. "
+                                                    "dft: an hour.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K))."""
     from rich.console import Console
 
     from molflow import report
-    from molflow.designer import Budget
     from molflow.designer import design as run_design
+    from molflow.search import Budget
     from molflow.targets import parse_targets
 
     report.check_folder(out, overwrite)
-    if draws < 1 or evals < 0:
-        raise InputError(f"--draws must be at least 1 and --evals at least 0, got {draws} and {evals}")
+    if min(lookups, draws) < 1 or min(generations, gradients) < 0:
+        raise InputError("--lookups and --draws must be at least 1, --generations and --gradients at least 0, got "
+                         f"{lookups}, {draws}, {generations} and {gradients}")
     targets = parse_targets(target)
     with live() as tell:
-        run = run_design(targets, n, seed, atoms=atoms, device=device, budget=Budget(draws, evals), generator=generator,
-                         guide=guide, evaluator=evaluator, progress=tell)  # type: ignore[arg-type]
+        run = run_design(targets, n, seed, atoms=atoms, formula=formula,
+                         fragment=_read(fragment)[0] if fragment else None, lead=_read(lead)[0] if lead else None,
+                         similarity=similarity, device=device,
+                         budget=Budget(lookups, draws, generations, gradients=gradients), generator=generator,
+                         guide=guide, evaluator=evaluator, verify=verify,  # type: ignore[arg-type]
+                         progress=tell)  # type: ignore[arg-type]
     for sentence in run.warnings:
         print(f"molflow: warning: {sentence}", file=sys.stderr)
     run.save(out, overwrite)
     Console().print(report.summary(run))
     print(f"written to {out}")
+
+
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Folder that molflow design has written.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default report.html in the folder.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a run as one HTML page: what was asked, what came out, every molecule flat and in 3D."""
+    from molflow import report
+
+    print(f"written to {report.write_report(folder, out, overwrite)}")
 
 
 @app.command()
@@ -199,11 +226,46 @@ def evaluate(
     Console().print(table)
 
 
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
+    method: Annotated[str, typer.Option(help="xtb: GFN2-xTB, a second a molecule. dft: B3LYP/6-31G(2df,p), "
+                                             "minutes.")] = "xtb",
+    relax: Annotated[bool, typer.Option("--relax", help="Relax first: tells strain and broken bonds.")] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing; a name in .sdf for an "
+                                                  "SDF.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Calculate the molecules in a file by quantum chemistry and compare with what they are said to be."""
+    from collections import Counter
+
+    import pandas as pd
+
+    from molflow.molecules.io import write_sdf
+    from molflow.verification import verify as run_verify
+
+    if out and out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    molecules = _read(file)
+    with live() as tell:
+        verdicts = run_verify(molecules, method=method, relax=relax, workers=workers,  # type: ignore[arg-type]
+                              progress=tell)  # type: ignore[arg-type]
+    if out and out.suffix.lower() == ".sdf":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_sdf(out, [verdict.annotated() for verdict in verdicts])
+        print(f"{len(verdicts)} molecules, written to {out}")
+    else:
+        _deliver(pd.DataFrame([verdict.row() for verdict in verdicts]), out)
+    words = Counter(verdict.word for verdict in verdicts)
+    print(", ".join(f"{count} {word}" for word, count in words.most_common()), file=sys.stderr)
+
+
 def _read(file: Path) -> list:
     """Molecules of a file; broken records are named on stderr. Raises ValueError if none is left."""
-    from molflow import grade
+    from molflow.molecules.io import read
 
-    molecules, skipped = grade.read(file)
+    molecules, skipped = read(file)
     for record in skipped:
         print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
     if skipped:
@@ -269,6 +331,44 @@ def couple(
                            progress=tell)  # type: ignore[arg-type]
     store.save(out)
     print(f"{len(store)} of {n} molecules are whole, written to {out}")
+
+
+@data.command()
+def atlas(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    pairs: Annotated[list[Path] | None, typer.Option(help="What this command has kept before; repeatable.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="File for the molecules themselves, to be read again by another "
+                                                   "guide.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many source points to add.")] = 0,
+    first: Annotated[int, typer.Option(help="Number of the first.")] = 100_000,
+    device: Device = "auto",
+    generator: Weights = None,
+    guide: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map the source space of a generator: what numbered source points become, as the guide reads it."""
+    from molflow.coupling import couple as run_couple
+    from molflow.data.store import MoleculeStore
+    from molflow.models import Generator, Predictor
+    from molflow.search.atlas import Atlas
+    from molflow.search.problem import POWER, STEPS
+
+    for file in filter(None, (out, keep)):
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists: choose another name or give --overwrite")
+    stores = [MoleculeStore.load(file) for file in pairs or []]
+    if not n and not stores:
+        raise InputError("give -n, how many source points to map, or --pairs")
+    model = Generator.load(generator, device)
+    with live() as tell:
+        if n:
+            made = run_couple(model, first, n, steps=STEPS, power=POWER, progress=tell)  # type: ignore[arg-type]
+            if keep:
+                made.save(keep)
+            stores.append(made)
+    atlas = Atlas.of(MoleculeStore.cat(stores), model, Predictor.load(guide or "guide", device))
+    atlas.save(out)
+    print(f"{len(atlas)} source points, each of another molecule, written to {out}")
 
 
 Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator.")]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from molflow.data.store import MoleculeStore
-from molflow.designer import is_whole
 from molflow.models import Generator
 from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.stability import is_whole
 from molflow.molecules.state import decode
 
 CHUNK = 96
@@ -24,7 +24,7 @@ STEPS = 40
 
 
 @torch.no_grad()
-def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS,
+def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS, power: float = 1.0,
            progress: Callable[[str, float], None] | None = None) -> MoleculeStore:
     """The whole molecules among those that source points ``first`` to ``first + n - 1`` become.
 
@@ -46,7 +46,7 @@ def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS,
         part = parts[place]
         index = torch.from_numpy(numbers[part])
         space = generator.space(sizes[part])
-        flow = generator.flow(space, steps=steps)
+        flow = generator.flow(space, steps=steps, power=power)
         batch = decode(flow(space.numbered_noise(index), torch.arange(len(part), device=generator.device)),
                        space.mask, generator.vocabulary).to("cpu")
         whole = is_whole(batch)

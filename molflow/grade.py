@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +11,12 @@ import numpy as np
 from molflow.models import LIKELIHOOD_STEPS, Generator, Predictor
 from molflow.molecules.convert import Molecule, collate
 from molflow.molecules.elements import Vocabulary
-from molflow.molecules.io import Skipped, read_sdf
+from molflow.molecules.io import Molecules, read
 from molflow.molecules.metrics import evaluate as _metrics
 from molflow.nn.property import PROPERTIES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Molecules = Sequence[Molecule] | str | os.PathLike[str]
-
-
-def read(molecules: Molecules) -> tuple[list[Molecule], list[Skipped]]:
-    """Molecules as given, or those of an SDF file with the records that could not be read."""
-    if isinstance(molecules, str | os.PathLike):
-        return read_sdf(molecules)
-    return list(molecules), []
-
 
 def predict(molecules: Molecules, *, model: Path | str = "evaluator", device: str = "auto") -> pd.DataFrame:
     """Six properties of each molecule: ``alpha`` Bohr³, ``gap`` ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K).

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from molflow.data.prior import Prior
 from molflow.flow.likelihood import dequantised_bound
-from molflow.flow.solvers import integrate, time_grid
+from molflow.flow.solvers import VelocityField, integrate, time_grid
 from molflow.flow.source import Flow
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import QM9, Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
+from molflow.nn.anchored import Anchor, AnchoredField
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
@@ -78,17 +79,24 @@ class Generator:
         counts = torch.as_tensor(sizes, device=self.device)
         return MoleculeSpace(torch.arange(int(counts.max()), device=self.device) < counts[:, None], self.vocabulary)
 
-    def flow(self, space: MoleculeSpace, *, steps: int = STEPS, gradients: bool = False) -> Flow:
+    def flow(self, space: MoleculeSpace, *, steps: int = STEPS, power: float = 1.0, gradients: bool = False,
+             anchor: Anchor | None = None) -> Flow:
         """x(0) -> x(1) for rows of ``space``; with ``gradients``, in memory that does not grow with the steps.
+
+        ``power`` as `molflow.flow.solvers.time_grid` has it: below 1, steps are shorter in the beginning, where
+        elements and bonds are decided. ``anchor`` holds atoms of each row in a fragment's place.
 
         Always float32: bfloat16 moves atoms by tenths of an Å after 20 steps, so that a source found with it
         would not be one without, and on a CPU it gains nothing here.
         """
-        grid = time_grid(steps)
+        grid = time_grid(steps, power=power)
 
         def run(x0: State, index: Tensor) -> State:
             field = MoleculeField(self.network, space.mask[index])
-            return integrate(field, x0, grid=grid, method="adams", checkpoint=gradients).state
+            if anchor is None:
+                return integrate(field, x0, grid=grid, method="adams", checkpoint=gradients).state
+            held = AnchoredField(field, anchor.select(index))
+            return held.settled(integrate(held, x0, grid=grid, method="adams", checkpoint=gradients).state)
 
         return run
 
@@ -103,6 +111,22 @@ class Generator:
             state = self.flow(space, steps=steps)(space.noise(rng), torch.arange(len(part), device=self.device))
             made.append(decode(state, space.mask, self.vocabulary).to("cpu"))
         return MoleculeBatch.cat(made)[torch.from_numpy(np.argsort(order, kind="stable"))]
+
+    @torch.no_grad()
+    def trajectory(self, source: State, *, steps: int = STEPS, power: float = 1.0,
+                   anchor: Anchor | None = None) -> MoleculeBatch:
+        """From noise to a molecule: x(t) decoded at the steps + 1 times of the solver, as a batch of frames.
+
+        Args:
+            source: of one molecule, without padding, {key: (1, n, ...)}.
+        """
+        space = self.space(torch.tensor([source["positions"].shape[1]]))
+        field: VelocityField = MoleculeField(self.network, space.mask)
+        if anchor is not None:
+            field = AnchoredField(MoleculeField(self.network, space.mask), anchor)
+        solution = integrate(field, source, grid=time_grid(steps, power=power), method="adams", trajectory=True)
+        path = solution.trajectory or []
+        return MoleculeBatch.cat([decode(state, space.mask, self.vocabulary) for state in path]).to("cpu")
 
     def log_likelihood(self, batch: MoleculeBatch, *, steps: int = LIKELIHOOD_STEPS, probes: int | None = 1,
                        seed: int = 0, chunk: int = 32) -> Tensor:

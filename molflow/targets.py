@@ -1,10 +1,11 @@
-"""What a user asks for, ``gap=5.0eV``, as numbers in molflow's units."""
+"""What a user asks for, ``gap=5.0eV`` or ``mu<1``, as numbers in molflow's units."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ase import units
 
@@ -23,40 +24,133 @@ FACTORS: dict[str, dict[str, float]] = {
 
 
 class TargetError(ValueError):
-    """A target cannot be understood."""
+    """A target cannot be understood, or not be met."""
 
 
-def parse_targets(texts: Sequence[str]) -> dict[str, float]:
-    """``["gap=5.0", "mu=1.2D"]`` -> ``{"gap": 5.0, "mu": 1.2}``. Raises TargetError in one sentence."""
-    found: dict[str, float] = {}
+@dataclass(frozen=True)
+class Goal:
+    """Where a property is wanted: from ``low`` to ``high``, the same for a target, infinite where there is no bound.
+
+    As large as possible is both infinite, as small as possible both minus infinity; see ``within``.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float | None:
+        """The number that is wanted, if it is one."""
+        return self.low if self.low == self.high and math.isfinite(self.low) else None
+
+    def within(self, seen: tuple[float, float]) -> Goal:
+        """The same where the model has seen values from ``seen[0]`` to ``seen[1]``: "as large as possible" is at least
+        as large as any of them."""
+        if self.low == math.inf:
+            return Goal(seen[1], math.inf)
+        return Goal(-math.inf, seen[0]) if self.high == -math.inf else self
+
+    def inside(self, margin: float) -> Goal:
+        """A range without its edges, where a reading that errs by ``margin`` is still in it; half of it at least."""
+        if self.low == self.high:
+            return self
+        edge = min(margin, (self.high - self.low) / 4)
+        return Goal(self.low + edge, self.high - edge)
+
+    def miss(self, value: float) -> float:
+        """How far a value lies outside, negative below."""
+        return value - min(max(value, self.low), self.high)
+
+    def of(self, name: str) -> str:
+        """As `parse_targets` reads it: "gap=4..5", "mu<1"."""
+        return f"{name}{'' if str(self)[0] in '<>' else '='}{self}"
+
+    def __str__(self) -> str:
+        """As `goal` reads it."""
+        if self.low == math.inf or self.high == -math.inf:
+            return "max" if self.low > 0 else "min"
+        low, high = (f"{bound:g}" if float(f"{bound:g}") == bound else repr(bound) for bound in (self.low, self.high))
+        if self.value is not None:
+            return low
+        if math.isinf(self.low) or math.isinf(self.high):
+            return f"<{high}" if math.isinf(self.low) else f">{low}"
+        return f"{low}..{high}"
+
+
+Wanted = Goal | float | str | Sequence[float]
+"""What a property may be given as from Python: a number, text such as "5.0eV", "4..5", "<1" or "max", two bounds."""
+
+
+def parse_targets(texts: Sequence[str]) -> dict[str, Goal]:
+    """``["gap=4..5eV", "mu<1.2D"]`` -> a `Goal` a property. Raises TargetError in one sentence."""
+    found: dict[str, Goal] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        name = name.strip()
-        if not equals:
+        match = re.fullmatch(r"\s*([^=<>]*?)\s*(=|[<>]=?)(.*)", text, re.DOTALL)
+        if match is None:
             raise TargetError(f"cannot read target {text!r}: write property=value, for example gap=5.0")
+        name, sign, value = match.groups()
         if name in found:
-            raise TargetError(f"target {name} is given twice")
-        found[name] = quantity(name, value)
+            raise TargetError(f"target {name} is given twice; for a range write {name}=LOW..HIGH")
+        found[name] = goal(name, value if sign == "=" else sign[0] + value)
     if not found:
         raise TargetError("give at least one target, for example gap=5.0")
     return found
 
 
-def check_targets(targets: Mapping[str, float | str]) -> dict[str, float]:
-    """The same from a mapping whose values may be numbers or text with units."""
+def check_targets(targets: Mapping[str, Wanted]) -> dict[str, Goal]:
+    """The same from a mapping whose values may be goals, numbers, pairs of bounds, or text with units."""
     if not targets:
         raise TargetError("give at least one target, for example {'gap': 5.0}")
-    return {name: quantity(name, str(value)) for name, value in targets.items()}
+    found = {}
+    for name, wanted in targets.items():
+        if isinstance(wanted, Goal):
+            found[name] = wanted
+        elif isinstance(wanted, tuple | list):
+            if len(wanted) != 2:
+                raise TargetError(f"{name} must be a value or a pair of bounds, got {wanted!r}")
+            found[name] = goal(name, f"{wanted[0]}..{wanted[1]}")
+        else:
+            found[name] = goal(name, str(wanted))
+    return found
+
+
+def goal(name: str, text: str) -> Goal:
+    """``5.0eV``, ``4..5``, ``<1``, ``>0.2Ha``, ``max`` or ``min`` of a property. Raises TargetError."""
+    text = text.strip()
+    if text in ("max", "min"):
+        quantity(name, "0")  # is there such a property?
+        return Goal(math.inf, math.inf) if text == "max" else Goal(-math.inf, -math.inf)
+    if text[:1] in ("<", ">"):
+        bound = quantity(name, text[1:].removeprefix("="))
+        return Goal(-math.inf, bound) if text[0] == "<" else Goal(bound, math.inf)
+    first, dots, last = text.partition("..")
+    if not dots:
+        value = quantity(name, text)
+        return Goal(value, value)
+    if not _split(name, first)[1]:
+        first += _split(name, last)[1]  # 4..5meV: the unit is that of both
+    low, high = quantity(name, first), quantity(name, last)
+    if low > high:
+        raise TargetError(f"{name}={text} is an empty range: write the smaller bound first")
+    return Goal(low, high)
+
+
+def check_consistent(goals: Mapping[str, Goal], errors: Mapping[str, float]) -> None:
+    """Raise TargetError where gap, LUMO and HOMO are wanted and gap = LUMO - HOMO cannot be, given the guide's
+    mean errors (eV)."""
+    if not {"gap", "homo", "lumo"} <= goals.keys():
+        return
+    gap, homo, lumo = goals["gap"], goals["homo"], goals["lumo"]
+    low, high = lumo.low - homo.high, lumo.high - homo.low
+    slack = sum(errors.get(name, 0.0) for name in ("gap", "homo", "lumo"))
+    if gap.low > high + slack or gap.high < low - slack:
+        between = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        wanted = f"{gap.of('gap')} contradicts {homo.of('homo')} and {lumo.of('lumo')}"
+        raise TargetError(f"{wanted}: gap = lumo - homo would be {between} eV")
 
 
 def quantity(name: str, text: str) -> float:
     """A value of a property, in molflow's unit of it. Raises TargetError."""
-    if name not in PROPERTIES:
-        raise TargetError(f"unknown property {name!r}: known are {', '.join(PROPERTIES)}")
-    match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
-    if match is None:
-        raise TargetError(f"cannot read {text.strip()!r} as a value of {name} in {UNITS[name]}")
-    number, unit = float(match[1]), match[2]
+    number, unit = _split(name, text)
     factors = FACTORS[name]
     if unit and unit not in factors:
         raise TargetError(f"{unit!r} is not a unit of {name}: use {', '.join(factors)}")
@@ -66,8 +160,19 @@ def quantity(name: str, text: str) -> float:
     return value
 
 
-def warnings_for(targets: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """One sentence for each target outside what the model has seen."""
-    return [f"{name}={value:g} {UNITS[name]} lies outside what the model has seen "
+def _split(name: str, text: str) -> tuple[float, str]:
+    """Number and unit. Raises TargetError."""
+    if name not in PROPERTIES:
+        raise TargetError(f"unknown property {name!r}: known are {', '.join(PROPERTIES)}")
+    match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
+    if match is None:
+        raise TargetError(f"cannot read {text.strip()!r} as a value of {name} in {UNITS[name]}")
+    return float(match[1]), match[2]
+
+
+def warnings_for(goals: Mapping[str, Goal], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    """One sentence for each goal outside what the model has seen."""
+    return [f"{wanted.of(name)} {UNITS[name]} lies outside what the model has seen "
             f"({ranges[name][0]:.2f} to {ranges[name][1]:.2f}): expect misses"
-            for name, value in targets.items() if not ranges[name][0] <= value <= ranges[name][1]]
+            for name, wanted in goals.items() if (math.isfinite(wanted.low) and wanted.low > ranges[name][1])
+            or (math.isfinite(wanted.high) and wanted.high < ranges[name][0])]

@@ -38,13 +38,13 @@ def refused(result: subprocess.CompletedProcess[str], *words: str, status: int =
 def test_design_writes_everything_and_can_be_repeated(tiny_weights, tmp_path):
     def command(out):
         return molflow("design", "--target", "gap=5.0eV", "--target", "mu=1", "-n", 2, "--seed", 3, "--draws", 2,
-                       "--evals", 2, "--device", "cpu", "--out", out, *models(tiny_weights))
+                       "--generations", 1, "--gradients", 1, "--device", "cpu", "--out", out, *models(tiny_weights))
 
     first = command(tmp_path / "a")
     assert first.returncode == 0, first.stderr
     folder = tmp_path / "a"
-    assert {p.name for p in folder.iterdir()} == {"molecules.sdf", "results.csv", "run.json", "molecules.png",
-                                                  "optimisation.png"}
+    assert {p.name for p in folder.iterdir()} == {"molecules.sdf", "trajectory.xyz", "results.csv", "run.json",
+                                                  "molecules.png", "optimisation.png", "report.html"}
     table = pd.read_csv(folder / "results.csv")
     assert len(table) == 2 and list(table["target_gap"]) == [5.0, 5.0]
     records = list(Chem.SDMolSupplier(str(folder / "molecules.sdf"), sanitize=False, removeHs=False))
@@ -67,6 +67,10 @@ def test_design_writes_everything_and_can_be_repeated(tiny_weights, tmp_path):
     (["--target", "gap=5", "-n", "0"], ["at least 1"]),
     (["--target", "gap=5", "--atoms", "99"], ["5 to 9", "99"]),
     (["--target", "gap=5", "--draws", "0"], ["--draws"]),
+    (["--target", "gap=5..4"], ["smaller bound first"]),
+    (["--target", "gap=9", "--target", "homo=-6", "--target", "lumo=0"], ["contradicts"]),
+    (["--target", "gap=5", "--formula", "C2H7"], ["unpaired"]),
+    (["--target", "gap=5", "--fragment", "none.sdf"], ["none.sdf"]),
     (["--target", "gap=5", "--device", "tpu"], ["tpu"]),
 ])
 def test_bad_input_to_design(tiny_weights, tmp_path, arguments, words):
@@ -76,7 +80,8 @@ def test_bad_input_to_design(tiny_weights, tmp_path, arguments, words):
 
 
 def test_a_target_outside_what_was_seen_warns_and_goes_on(tiny_weights, tmp_path):
-    result = molflow("design", "--target", "gap=40", "-n", 1, "--draws", 1, "--evals", 0, "--out", tmp_path / "o",
+    result = molflow("design", "--target", "gap=40", "-n", 1, "--draws", 1, "--generations", 0, "--gradients", 0,
+                     "--out", tmp_path / "o",
                      *models(tiny_weights))
     assert result.returncode == 0
     assert "warning" in result.stderr and "outside" in result.stderr

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from molflow.designer import Budget, Problem, choose_sizes, design, is_whole, sample, solve
+from molflow.designer import choose_sizes, design, sample
 from molflow.models import DeviceError, Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import collate
 from molflow.molecules.io import read_sdf
+from molflow.molecules.stability import is_whole
 from molflow.nn.property import PROPERTIES, RESOLUTION
-from molflow.targets import TargetError
+from molflow.search import POWER, Budget, Problem, solve
+from molflow.targets import Goal, TargetError
 
-SMALL = Budget(draws=3, evals=2, steps=3)
+SMALL = Budget(draws=3, generations=1, children=2, gradients=1, trials=1, steps=3)
 REAL = Path(__file__).parent / "molecules" / "qm9_sample.sdf"
+
+
+DRAWN = dataclasses.replace(SMALL, generations=0, gradients=0)
+
+
+def problem(values: torch.Tensor, sizes: np.ndarray) -> Problem:
+    return Problem(("gap",), values, values, sizes)
 
 
 def run(weights: dict[str, Path], **changes):
@@ -43,7 +53,7 @@ def test_predictions_belong_to_the_decoded_molecules(tiny_weights):
         for molecule, row in zip(made.molecules, said, strict=True):
             for name, value in zip(PROPERTIES, row.tolist(), strict=True):
                 assert molecule.properties[f"{role}_{name}"] == pytest.approx(value, rel=1e-3, abs=1e-3)
-    assert made.targets == {"gap": 5.0, "mu": 1.0}
+    assert made.targets == {"gap": Goal(5.0, 5.0), "mu": Goal(1.0, 1.0)}
     assert list(made.table["target_mu"]) == [1.0] * 4
 
 
@@ -57,15 +67,39 @@ def test_problems_are_independent_of_their_order(tiny_weights):
     generator, guide = (Generator.load(tiny_weights["generator"], "cpu"), Predictor.load(tiny_weights["guide"], "cpu"))
     values, sizes = torch.tensor([[1.0], [2.0], [3.0]]), np.array([5, 8, 9])
     order = [2, 0, 1]
-    straight = solve(Problem(("gap",), values, sizes), generator, guide, SMALL, seed=3)
-    turned = solve(Problem(("gap",), values[order], sizes[order]), generator, guide, SMALL, seed=3)
+    straight = solve(problem(values, sizes), generator, guide, DRAWN, seed=3)
+    turned = solve(problem(values[order], sizes[order]), generator, guide, DRAWN, seed=3)
     assert torch.equal(straight.batch.numbers[order], turned.batch.numbers)
     assert torch.allclose(straight.guide[order], turned.guide, atol=1e-4)
 
 
+def test_the_trajectory_goes_from_noise_to_the_best_molecule(tiny_weights):
+    made = run(tiny_weights, n=5)
+    number = {frame.properties["molecule"] for frame in made.trajectory}
+    assert [frame.properties["t"] for frame in made.trajectory] == pytest.approx(
+        [1 - (1 - s) ** POWER for s in (0, 1 / 3, 2 / 3, 1)], abs=1e-6)
+    best = made.molecules[int(number.pop()) - 1]
+    assert not number and (best is made.molecules[int(made.history[-1].argmin())])
+    end = made.trajectory[-1]
+    np.testing.assert_allclose(end.positions, best.positions, atol=1e-3)
+    assert (end.numbers == best.numbers).all() and (end.bonds == best.bonds).all()
+
+
+def test_each_source_leads_to_its_molecule(tiny_weights):
+    """Whatever the order, the size and the part of the batch in which it was found."""
+    generator, guide = (Generator.load(tiny_weights["generator"], "cpu"), Predictor.load(tiny_weights["guide"], "cpu"))
+    sizes = np.array([9, 5, 8, 9, 5])
+    found = solve(problem(torch.full((5, 1), 5.0), sizes), generator, guide, SMALL, chunk=2)
+    for i, (source, size) in enumerate(zip(found.sources, sizes, strict=True)):
+        assert source["positions"].shape == (1, size, 3) and source["bonds"].shape[1:3] == (size, size)
+        end = generator.trajectory(source, steps=SMALL.steps, power=POWER)[-1]
+        assert torch.equal(end.numbers[0], found.batch.numbers[i, :size])
+        assert torch.allclose(end.positions[0], found.batch.positions[i, :size], atol=1e-3)
+
+
 def test_nfe_is_what_was_spent_and_within_the_budget(tiny_weights):
     generator, guide = (Generator.load(tiny_weights["generator"], "cpu"), Predictor.load(tiny_weights["guide"], "cpu"))
-    problem = Problem(("gap",), torch.full((4, 1), 5.0), np.array([5, 8, 9, 9]))
+    wanted = problem(torch.full((4, 1), 5.0), np.array([5, 8, 9, 9]))
     calls = 0
     network = generator.network.forward
 
@@ -75,15 +109,17 @@ def test_nfe_is_what_was_spent_and_within_the_budget(tiny_weights):
         return network(t, *rest)
 
     generator.network.forward = counting  # counts, then does the real thing
-    found = solve(problem, generator, guide, Budget(draws=5, evals=0, steps=3))
+    found = solve(wanted, generator, guide, dataclasses.replace(DRAWN, draws=5))
     assert calls == int(found.nfe.sum()) == 4 * 5 * 3
-    found = solve(problem, generator, guide, SMALL)
-    assert (found.nfe <= SMALL.nfe).all()
-    assert (found.nfe >= 3 * 3).all()
+    found = solve(wanted, generator, guide, SMALL)
+    assert (found.nfe <= SMALL.nfe(1, atlas=False)).all() and (found.nfe >= 3 * 3).all()
+    calls = 0
+    found = solve(wanted, generator, guide, dataclasses.replace(SMALL, gradients=0))
+    assert calls == int(found.nfe.sum())
 
 
 def test_history_never_rises(tiny_weights):
-    history = run(tiny_weights, n=4, budget=Budget(4, 5, 3)).history
+    history = run(tiny_weights, n=4).history
     assert (history[1:] <= history[:-1]).all()
 
 
@@ -107,7 +143,10 @@ def test_an_ion_is_not_whole():
 
 @pytest.mark.parametrize(("changes", "word"), [
     ({"n": 0}, "at least 1"), ({"n": -4}, "at least 1"), ({"atoms": 500}, "5 to 9"), ({"atoms": 1}, "5 to 9"),
-    ({"targets": {"colour": 1}}, "colour"), ({"targets": {"gap": "5 D"}}, "unit"), ({"targets": {}}, "target"),
+    ({"targets": {"colour": 1}}, "colour"), ({"formula": "C2H7"}, "unpaired"),
+    ({"formula": "CH4", "atoms": 6}, "5 atoms"),
+    ({"formula": "C60"}, "5 to 9"), ({"targets": {"gap": 9, "homo": 0, "lumo": 1}}, "contradicts"),
+    ({"targets": {"gap": "5 D"}}, "unit"), ({"targets": {}}, "target"),
 ])
 def test_bad_input_is_one_sentence(tiny_weights, changes, word):
     with pytest.raises(TargetError, match=word) as error:

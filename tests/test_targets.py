@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from scipy import constants
 
 from molflow.nn.property import PROPERTIES, UNITS
-from molflow.targets import FACTORS, TargetError, check_targets, parse_targets, quantity, warnings_for
+from molflow.targets import (
+    FACTORS,
+    Goal,
+    TargetError,
+    check_consistent,
+    check_targets,
+    parse_targets,
+    quantity,
+    warnings_for,
+)
 
 EV, BOHR = constants.e, constants.value("Bohr radius")
 PER_MOLE = 1 / constants.N_A
@@ -45,18 +54,68 @@ def test_units_agree_with_ase():
     ("gap=5.0", 5.0), ("gap=5.0eV", 5.0), ("gap=0.18Ha", 4.898049), ("gap=5", 5.0), ("gap=.5", 0.5), ("gap=5.", 5.0),
     ("gap=+5e0", 5.0), ("gap=5E-1 eV", 0.5), (" gap = 5.0 eV ", 5.0), ("gap=5eV", 5.0), ("gap=5e3meV", 5.0)])
 def test_a_gap_as_it_is_written(text, value):
-    assert parse_targets([text]) == {"gap": pytest.approx(value, rel=1e-6)}
+    assert parse_targets([text])["gap"].value == pytest.approx(value, rel=1e-6)
 
 
 def test_several_targets_in_the_order_given():
     wanted = parse_targets(["mu=1.2D", "homo=-6.1", "cv=100J/(mol K)", "alpha=70Bohr³"])
     assert list(wanted) == ["mu", "homo", "cv", "alpha"]
-    assert wanted == {"mu": 1.2, "homo": -6.1, "cv": pytest.approx(23.900574), "alpha": 70.0}
+    assert [goal.value for goal in wanted.values()] == [1.2, -6.1, pytest.approx(23.900574), 70.0]
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(("text", "low", "high"), [
+    ("gap=4..5", 4, 5), ("gap=4..5eV", 4, 5), ("gap=4000meV..5eV", 4, 5), ("gap=4000..5000meV", 4, 5),
+    ("mu<1.0", -INF, 1), ("mu<=1 D", -INF, 1), ("homo > -6eV", -6, INF), ("homo>=-6", -6, INF), ("homo=-7..-6", -7, -6),
+    ("lumo=-1e-1..1", -0.1, 1), ("alpha=max", INF, INF), ("cv = min", -INF, -INF), ("gap=5..5", 5, 5)])
+def test_ranges_bounds_and_extremes(text, low, high):
+    (wanted,) = parse_targets([text]).values()
+    assert (wanted.low, wanted.high) == (low, high)
+
+
+@pytest.mark.parametrize(("wanted", "goal"), [
+    ((4, 5), Goal(4, 5)), ([-7.0, -6.5], Goal(-7, -6.5)), ("<1", Goal(-INF, 1)), ("4..5 eV", Goal(4, 5)),
+    ("max", Goal(INF, INF)), (Goal(1, 2), Goal(1, 2))])
+def test_goals_from_python(wanted, goal):
+    assert check_targets({"gap": wanted}) == {"gap": goal}
+
+
+def test_how_far_outside():
+    assert [Goal(4, 5).miss(v) for v in (3.5, 4, 4.5, 5, 7)] == [-0.5, 0, 0, 0, 2]
+    assert [Goal(5, 5).miss(v) for v in (4.5, 5)] == [-0.5, 0] and Goal(-INF, 1).miss(-100) == 0
+    assert Goal(INF, INF).within((0.7, 17)) == Goal(17, INF) and Goal(-INF, -INF).within((0.7, 17)) == Goal(-INF, 0.7)
+    assert Goal(4, 5).within((0.7, 17)) == Goal(4, 5)
+    assert Goal(4, 5).inside(0.1) == Goal(4.1, 4.9) and Goal(4, 5).inside(3) == Goal(4.25, 4.75)
+    assert Goal(-INF, 1).inside(0.1) == Goal(-INF, 0.9) and Goal(5, 5).inside(0.1) == Goal(5, 5)
+
+
+BOUND = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(PROPERTIES), BOUND, BOUND, st.sampled_from([-INF, INF]), st.booleans())
+def test_a_goal_written_is_read_as_the_same(name, one, other, infinite, open_ended):
+    low, high = sorted((one, infinite if open_ended else other))
+    for goal in (Goal(low, high), Goal(one, one), Goal(infinite, infinite)):
+        assert check_targets({name: str(goal)}) == {name: goal}
+
+
+def test_a_gap_that_contradicts_homo_and_lumo_is_refused():
+    errors = {"gap": 0.08, "homo": 0.06, "lumo": 0.05}
+    for texts in (["gap=5", "homo=-6", "lumo=-1.15"], ["gap=5", "homo=-6"], ["gap>5", "homo<-6", "lumo=0"],
+                  ["gap=max", "homo=-6", "lumo>1"], ["gap=4..5", "homo=-7..-6", "lumo=-1"]):
+        check_consistent(parse_targets(texts), errors)
+    with pytest.raises(TargetError, match=r"^gap=5 contradicts homo=-6 and lumo=0: gap = lumo - homo would be 6 eV$"):
+        check_consistent(parse_targets(["gap=5", "homo=-6", "lumo=0"]), errors)
+    with pytest.raises(TargetError, match=r"gap=4\.\.5 contradicts homo=-7\.\.-6 .* would be 5.5 to 6.5 eV$"):
+        check_consistent(parse_targets(["gap=4..5", "homo=-7..-6", "lumo=-0.5"]), errors)
 
 
 @pytest.mark.parametrize("value", [5, 5.0, np.float32(5), np.float64(5), "5", "5 eV", "5000meV"])
 def test_targets_from_python(value):
-    assert check_targets({"gap": value}) == {"gap": 5.0}
+    assert check_targets({"gap": value}) == {"gap": Goal(5.0, 5.0)}
 
 
 @pytest.mark.parametrize(("texts", "words"), [
@@ -66,12 +125,16 @@ def test_targets_from_python(value):
     (["gap"], "cannot read target 'gap': write property=value, for example gap=5.0"),
     ([""], "cannot read target ''"),
     (["gap=5", "mu=1", "gap=6"], "target gap is given twice"),
-    (["gap=5", "gap =5"], "target gap is given twice"),
+    (["gap>4", "gap <5"], r"target gap is given twice; for a range write gap=LOW\.\.HIGH"),
     (["gap=5D"], "'D' is not a unit of gap: use eV, meV, Ha, kcal/mol, kJ/mol"),
     (["mu=1eV"], "'eV' is not a unit of mu: use D, e\\*Bohr"),
     (["alpha=1A"], "'A' is not a unit of alpha"),
     (["cv=1cal"], "'cal' is not a unit of cv"),
     (["gap=5e"], "'e' is not a unit of gap"),
+    (["gap=5..4"], r"gap=5\.\.4 is an empty range: write the smaller bound first"),
+    (["gap=5.."], "cannot read '' as a value of gap in eV"),
+    (["mu<"], "cannot read '' as a value of mu in D"),
+    (["mu<max"], "cannot read 'max'"),
     (["gap=5=6"], "'=6' is not a unit of gap"),
     (["gap="], "cannot read '' as a value of gap in eV"),
     (["gap=eV"], "cannot read 'eV' as a value of gap in eV"),
@@ -106,19 +169,21 @@ def test_parsing_gives_finite_numbers_or_a_target_error(texts):
         assert str(error) and "\n" not in str(error)
     else:
         assert len(wanted) == len(texts) and set(wanted) <= set(PROPERTIES)
-        assert np.isfinite(list(wanted.values())).all()
+        assert all(np.isfinite(goal.low) or np.isfinite(goal.high) or str(goal) in ("max", "min")
+                   for goal in wanted.values())
 
 
 @settings(deadline=None)
 @given(st.sampled_from(PROPERTIES), st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_is_read_exactly(name, value):
-    assert parse_targets([f"{name}={value!r}"]) == check_targets({name: value}) == {name: value}
+    assert parse_targets([f"{name}={value!r}"]) == check_targets({name: value}) == {name: Goal(value, value)}
 
 
 def test_a_target_out_of_range_is_warned_of_with_the_range():
     ranges = {"gap": (0.669, 16.928), "mu": (0.0, 29.5564)}
-    assert warnings_for({"gap": 0.669, "mu": 29.5564}, ranges) == []
-    assert warnings_for({"gap": 25.0, "mu": -1.0}, ranges) == [
+    for fine in ({"gap": 0.669, "mu": 29.5564}, {"gap": "<20", "mu": "max"}, {"gap": "10..20", "mu": ">-1"}):
+        assert warnings_for(check_targets(fine), ranges) == []
+    assert warnings_for(check_targets({"gap": 25.0, "mu": "<-1"}), ranges) == [
         "gap=25 eV lies outside what the model has seen (0.67 to 16.93): expect misses",
-        "mu=-1 D lies outside what the model has seen (0.00 to 29.56): expect misses",
+        "mu<-1 D lies outside what the model has seen (0.00 to 29.56): expect misses",
     ]

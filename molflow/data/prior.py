@@ -41,18 +41,21 @@ class Prior:
             joint[name] = np.histogram2d(size, column.clip(low, high), bins=edges)[0].astype(int).tolist()
         return cls(tuple(sizes.tolist()), tuple(counts.tolist()), ranges, joint)
 
-    def draw_sizes(self, n: int, rng: np.random.Generator, targets: dict[str, float] | None = None) -> np.ndarray:
-        """(n,) atom counts from p(N), or from p(N | targets), the properties taken as independent given N.
+    def draw_sizes(self, n: int, rng: np.random.Generator,
+                   ranges: dict[str, tuple[float, float]] | None = None) -> np.ndarray:
+        """(n,) atom counts from p(N), or from p(N | properties in the ranges), taken as independent given N.
 
         Bins are smoothed over their neighbours and by one molecule in a thousand of p(N), so that a target
         never seen draws sizes from its surroundings rather than none.
         """
         weight = np.array(self.counts, float)
         weight /= weight.sum()
-        for name, value in (targets or {}).items():
+        for name, wanted in (ranges or {}).items():
             low, high = self.ranges[name]
             table = np.array(self.joint[name], float)
-            near = np.exp(-0.5 * ((np.arange(BINS) - (value - low) / (high - low) * BINS + 0.5) / 2.0) ** 2)
+            middle = low + (np.arange(BINS) + 0.5) / BINS * (high - low)
+            outside = (middle - middle.clip(*wanted)) / (high - low) * BINS
+            near = np.exp(-0.5 * (outside / 2.0) ** 2)
             likelihood = (table @ near) / table.sum(1)
             weight = weight * (likelihood + 1e-3 * max(likelihood.max(), 1e-12))
             weight /= weight.sum()

@@ -36,7 +36,7 @@ class Root:
     """The best source seen for each of B problems.
 
     Attributes:
-        source: {key: (B, ...)}, on the shell.
+        source: {key: (B, ...)}.
         endpoint: flow(source), from the evaluation that found it.
         residual: (B, P) of exactly that endpoint.
         norm: (B,) its length; inf where no endpoint was allowed.
@@ -51,12 +51,27 @@ class Root:
     norms: Tensor
     nfe: Tensor
 
+    @classmethod
+    @torch.no_grad()
+    def at(cls, flow: Flow, residual: Residual, source: State, *, nfe_per_flow: int) -> Root:
+        """Where a search starts: one evaluation of B sources {key: (B, ...)}."""
+        index = torch.arange(len(next(iter(source.values()))), device=next(iter(source.values())).device)
+        endpoint = flow(source, index)
+        value, allowed = residual(endpoint, index)
+        norm = length_where(value, allowed)
+        return cls(source, endpoint, value, norm, norm[None], torch.full_like(index, nfe_per_flow))
+
+
+def length_where(value: Tensor, allowed: Tensor) -> Tensor:
+    """|r| (b,) of residuals (b, P); inf where the endpoint is not allowed or the residual not finite."""
+    return torch.where(allowed & value.isfinite().all(1), value.norm(dim=1), torch.inf)
+
 
 def find_root(
     flow: Flow,
     residual: Residual,
     space: Space,
-    start: State,
+    start: Root,
     *,
     gradients: int,
     trials: int,
@@ -74,7 +89,7 @@ def find_root(
         flow: see `molflow.flow.source`; differentiable.
         residual: what has to vanish, in units in which its entries compare.
         space: of the B problems.
-        start: first source, {key: (B, ...)}; put on the shell first.
+        start: where to begin, whose sources are put on the shell first.
         gradients: most gradients per problem.
         trials: steps after each.
         nfe_per_flow: evaluations of u that one call of `flow` makes per row.
@@ -82,25 +97,27 @@ def find_root(
         max_step: longest step of the source, Euclidean, in packed coordinates.
         shell: where sources live; by default the one through `start`.
 
+    Returns:
+        The best of each problem; `nfe` and `norms` go on from those of `start`.
+
     Raises:
-        ValueError: gradients below 1 or trials below 0.
+        ValueError: gradients or trials below 0.
     """
-    if gradients < 1 or trials < 0:
-        raise ValueError(f"need gradients >= 1 and trials >= 0, got {gradients} and {trials}")
-    sphere = shell or Shell.through(space, start)
-    w = sphere.retract(space.pack(start))
-    count = len(w)
-    norm, radius = w.new_full((count,), torch.inf), w.new_full((count,), max_step)
-    nfe = torch.zeros(count, dtype=torch.int64, device=w.device)
-    r = jacobian = w.new_zeros(0)
-    endpoint: State = {}
+    if gradients < 0 or trials < 0:
+        raise ValueError(f"need gradients >= 0 and trials >= 0, got {gradients} and {trials}")
+    sphere = shell or Shell.through(space, start.source)
+    w = sphere.retract(space.pack(start.source))
+    norm, r, nfe = start.norm.clone(), start.residual.clone(), start.nfe.clone()
+    endpoint = {key: x.clone() for key, x in start.endpoint.items()}
+    radius = torch.full_like(norm, max_step)
+    jacobian = w.new_zeros(*r.shape, w.shape[1])
     norms: list[Tensor] = []
 
     def evaluate(point: Tensor, index: Tensor) -> tuple[State, Tensor, Tensor]:
         local = sphere.select(index)
         end = flow(local.space.unpack(local.retract(point)), index)
         value, allowed = residual(end, index)
-        return end, value, allowed & value.isfinite().all(1)
+        return end, value, allowed
 
     for number in range(gradients * (1 + trials)):
         index = (norm > tolerance).nonzero().squeeze(1)
@@ -111,12 +128,13 @@ def find_root(
             with torch.enable_grad():
                 end, value, allowed = evaluate(point, index)
                 rows = [torch.autograd.grad(column.sum(), point, retain_graph=True)[0] for column in value.unbind(1)]
-            if not number:
-                r, jacobian = torch.zeros_like(value), torch.stack(rows, 1)
-                endpoint = {key: x.detach().clone() for key, x in end.items()}
             jacobian[index] = torch.stack(rows, 1)
+            length = length_where(value.detach(), allowed)
+            known = length.isfinite()  # rounding, which other rows in the batch change, may tip an endpoint over
             r[index] = value.detach()
-            norm[index] = torch.where(allowed, value.detach().norm(dim=1), torch.inf)
+            norm[index[known]] = length[known]
+            for key, x in end.items():
+                endpoint[key][index[known]] = x.detach()[known]
             radius[index] = radius[index].clamp_min(RENEWED * max_step)
             nfe[index] += (1 + 2 * value.shape[1]) * nfe_per_flow
         else:
@@ -130,14 +148,14 @@ def find_root(
             step = trial - w[index]
             length = step.norm(dim=1)
             jacobian[index] = _followed(jacobian[index], step, value - r[index])
-            better = allowed & (value.norm(dim=1) < norm[index])
+            better = length_where(value, allowed) < norm[index]
             radius[index] = torch.where(better, (2 * length).clamp(max=max_step), SHRINK * length)
             taken = index[better]
             w[taken], r[taken], norm[taken] = trial[better], value[better], value[better].norm(dim=1)
             for key, x in end.items():
                 endpoint[key][taken] = x[better]
         norms.append(norm.clone())
-    return Root(space.unpack(w), endpoint, r, norm, torch.stack(norms), nfe)
+    return Root(space.unpack(w), endpoint, r, norm, torch.cat([start.norms, *(n[None] for n in norms)]), nfe)
 
 
 def _shortest(jacobian: Tensor, r: Tensor) -> Tensor:

@@ -83,6 +83,12 @@ class MoleculeBatch:
         names = [field.name for field in fields(MoleculeBatch)]
         return MoleculeBatch(*(torch.cat([getattr(batch, name) for batch in padded]) for name in names))
 
+    def replaced(self, rows: Tensor, by: MoleculeBatch) -> MoleculeBatch:
+        """The same batch with ``by``'s molecules in the given rows (b,)."""
+        source = torch.arange(len(self))
+        source[rows] = len(self) + torch.arange(len(rows))
+        return MoleculeBatch.cat([self, by])[source] if len(rows) else self
+
     def _padded(self, width: int) -> MoleculeBatch:
         extra = width - self.numbers.shape[1]
         return MoleculeBatch(

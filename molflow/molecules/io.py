@@ -1,7 +1,12 @@
-"""Molecules in files: SDF (bonds, charges, properties) and extended XYZ (elements and positions)."""
+"""Molecules in files: SDF (bonds, charges, properties), extended XYZ and ASE's trajectories (elements, positions and
+properties), CSV (identity and properties).
+
+A property keeps its name, in which molflow puts who says so and in what unit: ``xtb_gap [eV]``.
+"""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,13 +19,16 @@ import ase
 import ase.io
 from rdkit import Chem, rdBase
 
-from molflow.molecules.convert import Molecule, from_rdkit
+from molflow.molecules.convert import Molecule, from_rdkit, sanitise
 
 VALID_FIELD = "valid"
 _END_OF_RECORD = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
 _END_OF_MOLECULE = re.compile(r"^M  END", re.MULTILINE)
 _BREAKS_FIELD_NAME = re.compile(r"^$|^_|[\r\n<>]")  # RDKit holds back names with an underscore in front
 _BREAKS_FIELD_VALUE = re.compile(r"^\$\$\$\$|^>|[\r\n]")
+
+
+Molecules = Sequence[Molecule] | str | os.PathLike[str]
 
 
 class Skipped(NamedTuple):
@@ -31,8 +39,17 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> None:
+def read(molecules: Molecules) -> tuple[list[Molecule], list[Skipped]]:
+    """Molecules as given, or those of an SDF file with the records that could not be read."""
+    if isinstance(molecules, str | os.PathLike):
+        return read_sdf(molecules)
+    return list(molecules), []
+
+
+def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule], *, v3000: bool = False) -> None:
     """Write all molecules, broken ones too, with their properties and a field `valid` (1 or 0).
+
+    V2000, or V3000 if wanted or if a molecule has more than 999 atoms or bonds.
 
     Bonds are written as generated, kekulised. Positions keep four decimals, which is all an SDF has. The file appears
     under its name only when it is complete.
@@ -43,10 +60,11 @@ def write_sdf(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
         OSError: the folder cannot be written to.
     """
     with (
-        _written_whole(Path(path)) as temporary,
+        written_whole(Path(path)) as temporary,
         temporary.open("w", encoding="utf-8") as file,
         Chem.SDWriter(file) as writer,
     ):
+        writer.SetForceV3000(v3000)
         for molecule in molecules:
             for key, value in molecule.properties.items():
                 if _BREAKS_FIELD_NAME.search(key) or _BREAKS_FIELD_VALUE.search(str(value)):
@@ -123,8 +141,7 @@ def write_xyz(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
     Raises:
         OSError: the folder cannot be written to.
     """
-    with _written_whole(Path(path)) as temporary:
-        ase.io.write(temporary, [molecule.to_ase() for molecule in molecules], format="extxyz")
+    _write_frames(Path(path), molecules, "extxyz")
 
 
 def read_xyz(path: str | os.PathLike[str]) -> list[ase.Atoms]:
@@ -134,17 +151,65 @@ def read_xyz(path: str | os.PathLike[str]) -> list[ase.Atoms]:
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, or a frame cannot be read.
     """
-    path = Path(path)
+    return _read_frames(Path(path), "extxyz", "a readable XYZ file")
+
+
+def write_traj(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> None:
+    """Write one frame a molecule of an ASE trajectory, charges and properties as `write_xyz`.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    _write_frames(Path(path), molecules, "traj")
+
+
+def read_traj(path: str | os.PathLike[str]) -> list[ase.Atoms]:
+    """Read all frames of an ASE trajectory; raises as `read_xyz`."""
+    return _read_frames(Path(path), "traj", "a readable ASE trajectory")
+
+
+def _write_frames(path: Path, molecules: Sequence[Molecule], form: str) -> None:
+    with written_whole(path) as temporary:
+        ase.io.write(temporary, [molecule.to_ase() for molecule in molecules], format=form)
+
+
+def _read_frames(path: Path, form: str, what: str) -> list[ase.Atoms]:
     if not path.read_bytes().strip():
         raise ValueError(f"{path} is empty")
     try:
-        return list(ase.io.iread(path, index=":", format="extxyz"))
-    except Exception as error:  # ASE's parser lets through whatever its string handling raises
-        raise ValueError(f"{path} is not a readable XYZ file: {error}") from error
+        return list(ase.io.iread(path, index=":", format=form))
+    except Exception as error:  # ASE's parsers let through whatever their string handling raises
+        raise ValueError(f"{path} is not {what}: {error}") from error
+
+
+def write_csv(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> None:
+    """Write a line a molecule: name, SMILES (no stereochemistry), InChIKey (with that of the positions), properties.
+
+    What a broken molecule cannot have stays empty.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    rows = [{"name": "", "smiles": molecule.smiles or "", "inchikey": _inchikey(molecule), **molecule.properties}
+            for molecule in molecules]
+    columns = dict.fromkeys(["name", "smiles", "inchikey", *(key for row in rows for key in row)])
+    with written_whole(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _inchikey(molecule: Molecule) -> str:
+    sanitised, _ = sanitise(molecule.to_rdkit())
+    if sanitised is None:
+        return ""
+    with rdBase.BlockLogs():
+        Chem.AssignStereochemistryFrom3D(sanitised)
+        return Chem.MolToInchiKey(sanitised)
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder, moved to `path` on success and removed on failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

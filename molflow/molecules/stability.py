@@ -125,3 +125,8 @@ def connected(batch: MoleculeBatch) -> Tensor:
     for _ in range(math.ceil(math.log2(max(n, 2)))):
         reach = ((reach @ reach) > 0).float()
     return ((reach > 0) | ~pair_mask(batch.mask)).flatten(1).all(dim=1) & batch.mask.any(dim=1)
+
+
+def is_whole(batch: MoleculeBatch) -> Tensor:
+    """(B,) bool: every atom has its valence, all hang together, and the charges add up to none, as in QM9."""
+    return molecules_stable(stable_by_bonds(batch), batch) & connected(batch) & (batch.charges.sum(1) == 0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch, pair_mask
@@ -83,17 +84,11 @@ class MoleculeSpace:
     def numbered_noise(self, numbers: Tensor) -> State:
         """Source point number ``numbers[b]`` (B,) of its size for each row: a draw of its own, whatever else is in
         the batch. Drawn on the CPU."""
-        counts, device = self.mask.sum(1).tolist(), self.mask.device
-        b, n = self.mask.shape
-        shapes = {"positions": (n, 3), "types": (n, len(self.vocabulary.elements)),
-                  "charges": (n, len(self.vocabulary.charges)), "bonds": (n, n, len(self.vocabulary.bonds))}
-        state = {key: torch.zeros(b, *shape) for key, shape in shapes.items()}
-        for row, (number, size) in enumerate(zip(numbers.tolist(), counts, strict=True)):
+        points = []
+        for number, size in zip(numbers.tolist(), self.mask.sum(1).tolist(), strict=True):
             alone = MoleculeSpace(torch.ones(1, size, dtype=torch.bool), self.vocabulary)
-            for key, value in alone.noise(torch.Generator().manual_seed(number)).items():
-                corner = state[key][row, :size, :size] if key == "bonds" else state[key][row, :size]
-                corner.copy_(value[0])
-        return {key: value.to(device) for key, value in state.items()}
+            points.append(alone.noise(torch.Generator().manual_seed(number)))
+        return {key: value.to(self.mask.device) for key, value in self.together(points).items()}
 
     def pack(self, state: State) -> Tensor:
         i, j = self._triangle()
@@ -129,6 +124,21 @@ class MoleculeSpace:
 
     def select(self, index: Tensor) -> MoleculeSpace:
         return MoleculeSpace(self.mask[index], self.vocabulary)
+
+    def alone(self, state: State) -> list[State]:
+        """Each row of a state as a batch of one without padding, {key: (1, n, ...)}."""
+        return [{key: (value[row, :size, :size] if key == "bonds" else value[row, :size])[None]
+                 for key, value in state.items()} for row, size in enumerate(self.mask.sum(1).tolist())]
+
+    def together(self, states: Sequence[State]) -> State:
+        """The inverse of ``alone``: one state of all rows, zero on the padding."""
+        width = self.mask.shape[1]
+
+        def padded(key: str, value: Tensor) -> Tensor:
+            extra = width - value.shape[1]
+            return pad(value, (0, 0, 0, extra, 0, extra) if key == "bonds" else (0, 0, 0, extra))
+
+        return {key: torch.cat([padded(key, state[key]) for state in states]) for key in states[0]}
 
     def _triangle(self) -> tuple[Tensor, Tensor]:
         n = self.mask.shape[1]

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
-from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import ase
 import numpy as np
-from ase.build import minimize_rotation_and_translation
 from ase.calculators.calculator import CalculatorError
-from ase.optimize import LBFGS
+from ase.units import Bohr, Debye, Hartree
+from numpy.typing import NDArray
 
 from molflow.molecules.convert import Molecule
-from molflow.oracles.record import Calculation, OracleMissing
+from molflow.oracles import relaxation
+from molflow.oracles.entry import charge_centre, unfit
+from molflow.oracles.record import OracleMissing, Properties, Relaxation
 
 METHOD = "GFN2-xTB"
-FORCE = 0.01
-"""Largest force on an atom of a relaxed molecule, eV/Å."""
-
-STEPS = 500
-"""Most steps of a relaxation: ten times what a typical one takes."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Relaxation(Calculation):
-    """A molecule before and after its atoms have gone where the forces pull them.
-
-    Attributes:
-        energy_before, energy_after: total energy in eV; NaN where it could not be calculated.
-        relaxed: the molecule with its new positions, turned and shifted onto the old ones, bonds and charges as they
-            were, without properties; None where the calculation failed. Half relaxed if the steps ran out.
-        rmsd: how far it moved: root mean square over all atoms, hydrogens too, in Å; NaN where there is none.
-    """
-
-    energy_before: float = math.nan
-    energy_after: float = math.nan
-    relaxed: Molecule | None = None
-    rmsd: float = math.nan
-
-    @property
-    def strain(self) -> float:
-        """Energy lost on relaxation, eV."""
-        return self.energy_before - self.energy_after
+FIELD = 0.002
+"""Electric field of the polarisability, atomic units: weak enough for the dipole to be linear in it."""
 
 
 def version() -> str:
@@ -52,7 +27,7 @@ def version() -> str:
     return "tblite {}.{}.{}".format(*_tblite().library.get_version())
 
 
-def relax(molecule: Molecule, *, steps: int = STEPS) -> Relaxation:
+def relax(molecule: Molecule, *, steps: int = relaxation.STEPS) -> Relaxation:
     """Relax all atoms by L-BFGS, in vacuum, without unpaired electrons, at the molecule's total formal charge.
 
     Args:
@@ -66,41 +41,91 @@ def relax(molecule: Molecule, *, steps: int = STEPS) -> Relaxation:
     Raises:
         OracleMissing: tblite is not installed.
     """
-    begun, said = time.perf_counter(), version()
+    calculator = _tblite().ase.TBLite(method=METHOD, verbosity=0)
+    return relaxation.follow(molecule, calculator, method=METHOD, version=version(), steps=steps)
 
-    def result(fault: str, **values: Any) -> Relaxation:
-        return Relaxation(method=METHOD, version=said, seconds=time.perf_counter() - begun, fault=fault, **values)
 
-    if not len(molecule.numbers):
-        return result("no atoms")
-    if not np.isfinite(molecule.positions).all():
-        return result("positions are not finite")
+def hessian(molecule: Molecule) -> NDArray[np.float64] | None:
+    """Second derivatives of the energy, (3n, 3n) in eV/Å², by central differences of forces; None if one of them cannot
+    be calculated. Raises OracleMissing: tblite is not installed."""
+    from ase.vibrations import Vibrations  # only here: it takes a second to load
+
     atoms = molecule.to_ase()
     atoms.calc = _tblite().ase.TBLite(method=METHOD, verbosity=0)
-    before = math.nan
+    with TemporaryDirectory() as scratch:  # ASE keeps the forces in files
+        vibrations = Vibrations(atoms, name=str(Path(scratch, "forces")))
+        try:
+            vibrations.run()
+        except CalculatorError:
+            return None
+        return vibrations.get_vibrations().get_hessian_2d()
+
+
+def properties(molecule: Molecule, *, relax: bool = False) -> Properties:
+    """Energy, HOMO, LUMO, dipole and polarisability, at the molecule's total formal charge.
+
+    The polarisability is the dipole's change in an electric field of ± `FIELD` along each axis; a minimal basis can
+    follow the field only so far: for QM9's molecules it comes to a third of B3LYP's. Orbital energies, too, are on a
+    scale of their own.
+
+    Args:
+        molecule: closed shells; elements up to radon.
+        relax: give the values of the relaxed molecule, and the relaxation.
+
+    Returns:
+        The values, `cv` not among them. What cannot be calculated is a `fault`, never an exception.
+
+    Raises:
+        OracleMissing: tblite is not installed.
+    """
+    begun, said = time.perf_counter(), version()
+    path: Relaxation | None = None
+
+    def result(fault: str, **values: float) -> Properties:
+        return Properties(method=f"{METHOD}//{METHOD}" if relax else METHOD, version=said, relaxation=path,
+                          seconds=time.perf_counter() - begun, fault=fault, **values)
+
+    if fault := unfit(molecule):
+        return result(fault)
+    if relax:
+        path = _relax(molecule)
+        if path.fault or path.relaxed is None:
+            return result(path.fault)
+        molecule = path.relaxed
     try:
-        before = atoms.get_potential_energy()
-        done = LBFGS(atoms, logfile=os.devnull).run(fmax=FORCE, steps=steps)
-        after = atoms.get_potential_energy()
-    except CalculatorError as error:
-        return result(f"calculation failed ({error})", energy_before=before)
-    relaxed, rmsd = _aligned(atoms, molecule)
-    return result("" if done else f"not relaxed in {steps} steps", energy_before=before, energy_after=after,
-                  relaxed=relaxed, rmsd=rmsd)
+        free = _single_point(molecule)
+        along = [[_single_point(molecule, sign * field).get("dipole") @ field for sign in (1, -1)]
+                 for field in FIELD * np.eye(3)]
+    except (RuntimeError, ValueError) as error:  # tblite's own exceptions are of these kinds
+        return result(f"calculation failed ({error})")
+    levels, occupied = free.get("orbital-energies"), round(free.get("orbital-occupations").sum() / 2)
+    if occupied == len(levels):
+        return result("no empty orbital in the basis")
+    dipole = free.get("dipole") - molecule.charges.sum() * charge_centre(molecule) / Bohr
+    return result("", energy=float(free.get("energy") * Hartree), homo=float(levels[occupied - 1] * Hartree),
+                  lumo=float(levels[occupied] * Hartree), mu=float(np.linalg.norm(dipole) * Bohr / Debye),
+                  alpha=sum(there - back for there, back in along) / (6 * FIELD**2))
 
 
-def _aligned(atoms: ase.Atoms, onto: Molecule) -> tuple[Molecule, float]:
-    """The molecule at the atoms' positions, turned (never reflected) and shifted onto where it was; RMSD in Å."""
-    moved = atoms.copy()
-    minimize_rotation_and_translation(onto.to_ase(), moved)
-    rmsd = math.sqrt(((moved.positions - onto.positions) ** 2).sum(1).mean())
-    return replace(onto, positions=moved.positions, properties={}), rmsd
+_relax = relax  # `properties` has an argument of this name
+
+
+def _single_point(molecule: Molecule, field: NDArray[np.float64] | None = None) -> Any:
+    """tblite's result, in an electric field (3,) in atomic units."""
+    tblite = _tblite()
+    calculator = tblite.interface.Calculator(METHOD, molecule.numbers, molecule.positions / Bohr,
+                                             float(molecule.charges.sum()))
+    calculator.set("verbosity", 0)
+    if field is not None:  # to 0.8 the interface hands on what it is given, and C wants its own array
+        calculator.add("electric-field", tblite.library.ffi.new("double[3]", field.tolist()))
+    return calculator.singlepoint()
 
 
 def _tblite() -> Any:
-    """The package, with its modules `ase` and `library`."""
+    """The package, with its modules `ase`, `interface` and `library`."""
     try:
         import tblite.ase
+        import tblite.interface
         import tblite.library
     except ModuleNotFoundError:
         raise OracleMissing("GFN2-xTB needs tblite: `pip install 'molflow[oracles]'`") from None

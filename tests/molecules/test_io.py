@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molflow.molecules.convert import Molecule
-from molflow.molecules.io import VALID_FIELD, read_sdf, read_xyz, write_sdf, write_xyz
+from molflow.molecules.io import (
+    VALID_FIELD,
+    read_sdf,
+    read_traj,
+    read_xyz,
+    write_csv,
+    write_sdf,
+    write_traj,
+    write_xyz,
+)
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -125,16 +135,43 @@ def test_large_molecules_go_through_v3000(tmp_path: Path, make) -> None:
     np.testing.assert_array_equal(molecule.bonds, chain.bonds)
 
 
-def test_xyz_round_trip(tmp_path: Path, qm9: list[Molecule]) -> None:
-    write_xyz(tmp_path / "m.xyz", qm9)
-    for molecule, atoms in zip(qm9, read_xyz(tmp_path / "m.xyz"), strict=True):
+def test_v3000_says_the_same(tmp_path: Path, qm9: list[Molecule]) -> None:
+    write_sdf(tmp_path / "m.sdf", qm9, v3000=True)
+    assert (tmp_path / "m.sdf").read_text().count("M  V30 BEGIN ATOM") == len(qm9)
+    molecules, skipped = read_sdf(tmp_path / "m.sdf")
+    assert not skipped
+    for before, after in zip(qm9, molecules, strict=True):
+        assert_same(before, after, atol=1e-4)
+        assert before.properties == after.properties
+
+
+@pytest.mark.parametrize(("write", "read"), [(write_xyz, read_xyz), (write_traj, read_traj)])
+def test_frames_round_trip(tmp_path: Path, qm9: list[Molecule], write: Callable, read: Callable) -> None:
+    said = {"xtb_gap [eV]": 5.25, "xtb_method": "GFN2-xTB//GFN2-xTB (tblite 0.8.0)"}
+    qm9 = [replace(molecule, properties={**molecule.properties, **said}) for molecule in qm9]
+    write(tmp_path / "m", qm9)
+    for molecule, atoms in zip(qm9, read(tmp_path / "m"), strict=True):
         np.testing.assert_array_equal(atoms.numbers, molecule.numbers)
         np.testing.assert_allclose(atoms.positions, molecule.positions, rtol=0, atol=1e-8)
         np.testing.assert_array_equal(atoms.get_initial_charges(), molecule.charges)
         assert atoms.info == molecule.properties
 
 
-@pytest.mark.parametrize("read", [read_sdf, read_xyz])
+def test_csv_names_every_molecule(tmp_path: Path, qm9: list[Molecule], star) -> None:
+    write_csv(tmp_path / "m.csv", [*qm9, replace(star("C", 5), properties={"xtb_gap [eV]": 1.5, "note": 'a, "b"'})])
+    with (tmp_path / "m.csv").open(newline="") as file:
+        *rows, broken = csv.DictReader(file)
+    for row, molecule in zip(rows, qm9, strict=True):
+        assert row["name"] == molecule.properties["name"] and row["smiles"] == molecule.properties["smiles"]
+        assert float(row["gap"]) == molecule.properties["gap"]
+    assert [row["inchikey"] for row in rows[:3]] == [
+        "VNWKTOKETHGBQD-UHFFFAOYSA-N", "QGZKDVFQNNGYKY-UHFFFAOYSA-N", "XLYOFNOQVPJJNP-UHFFFAOYSA-N"]
+    assert len({row["inchikey"] for row in rows}) == len(rows)
+    assert broken["smiles"] == broken["inchikey"] == "" and broken["xtb_gap [eV]"] == "1.5"
+    assert broken["note"] == 'a, "b"'
+
+
+@pytest.mark.parametrize("read", [read_sdf, read_xyz, read_traj])
 def test_wrong_files_get_one_clear_sentence(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = tmp_path / "file"
     with pytest.raises(FileNotFoundError, match="file"):
@@ -175,15 +212,16 @@ def test_a_damaged_sdf_never_crashes_the_reader(tmp_path: Path, qm9_path: Path, 
         assert all(record.reason for record in skipped)
 
 
+@pytest.mark.parametrize(("write", "read"), [(write_xyz, read_xyz), (write_traj, read_traj)])
 @shared_folder
 @given(st.data())
-def test_a_damaged_xyz_never_crashes_the_reader(
-    tmp_path: Path, qm9: list[Molecule], data: st.DataObject
+def test_damaged_frames_never_crash_the_reader(
+    tmp_path: Path, qm9: list[Molecule], write: Callable, read: Callable, data: st.DataObject
 ) -> None:
-    path = tmp_path / "damaged.xyz"
-    write_xyz(path, qm9[:3])
+    path = tmp_path / "damaged"
+    write(path, qm9[:3])
     path.write_bytes(data.draw(damage(path.read_bytes())))
     try:
-        assert all(isinstance(atoms, ase.Atoms) for atoms in read_xyz(path))
+        assert all(isinstance(atoms, ase.Atoms) for atoms in read(path))
     except ValueError as error:
         assert str(error).startswith(str(path))

@@ -10,12 +10,16 @@ from dataclasses import replace
 import ase.build
 import numpy as np
 import pytest
-from ase.units import Bohr, Hartree
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import all_changes
+from ase.units import Bohr, Debye, Hartree
 from scipy.spatial.transform import Rotation
+from tblite.ase import TBLite
 from tblite.interface import Calculator
+from tblite.library import ffi
 
 from molflow.molecules.convert import Molecule
-from molflow.oracles import xtb
+from molflow.oracles import relaxation, xtb
 
 
 def of_ase(name: str, charge: int = 0) -> Molecule:
@@ -106,6 +110,55 @@ def test_steps_that_run_out_are_said(qm9: list[Molecule]) -> None:
     assert found.relaxed is not None and found.energy_after < found.energy_before
 
 
+def test_the_hessian_is_the_energys_second_derivative(qm9: list[Molecule]) -> None:
+    water = of_formula(qm9, "H2O")
+    found = xtb.hessian(water)
+    assert found is not None and found.shape == (9, 9)
+    np.testing.assert_allclose(found, found.T, atol=1e-6)
+    np.testing.assert_allclose(found.reshape(9, 3, 3).sum(1), 0, atol=0.01)  # nothing resists being carried off
+    along = np.random.default_rng(0).standard_normal(9)
+    along /= np.linalg.norm(along)
+
+    def energy(step: float) -> float:
+        calculator = Calculator("GFN2-xTB", water.numbers, (water.positions + step * along.reshape(3, 3)) / Bohr)
+        calculator.set("verbosity", 0)
+        return calculator.singlepoint()["energy"] * Hartree
+
+    assert along @ found @ along == pytest.approx((energy(0.01) - 2 * energy(0) + energy(-0.01)) / 0.01**2, rel=2e-3)
+    assert xtb.hessian(replace(water, positions=0 * water.positions)) is None
+
+
+class Parabola(AseCalculator):
+    """E = (x - x0) K (x - x0) / 2."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  ASE's own form
+
+    def __init__(self, lowest: np.ndarray, stiffness: np.ndarray) -> None:
+        super().__init__()
+        self.lowest, self.stiffness, self.asked = lowest, stiffness, 0
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        away = (self.atoms.positions - self.lowest).ravel()
+        self.asked += 1
+        self.results = {"energy": away @ self.stiffness @ away / 2, "forces": -(self.stiffness @ away).reshape(-1, 3)}
+
+
+def test_a_hessian_leads_down_a_parabola_in_one_step(qm9: list[Molecule]) -> None:
+    molecule, rng = of_formula(qm9, "CH2O"), np.random.default_rng(0)
+    n = molecule.positions.size
+    modes, values = np.linalg.qr(rng.standard_normal((n, n)))[0], rng.uniform(2, 60, n)
+    lowest = molecule.positions + 0.05 * rng.standard_normal(molecule.positions.shape)
+    asked = {}
+    for what, sign in (("none", None), ("right", 1), ("turned over", -1)):
+        calculator = Parabola(lowest, modes * values @ modes.T)
+        hessian = None if sign is None else sign * calculator.stiffness
+        found = relaxation.follow(molecule, calculator, method="parabola", version="", steps=200, hessian=hessian)
+        assert found.converged and found.energy_after < 1e-4
+        asked[what] = calculator.asked
+    assert asked["right"] == asked["turned over"] == 2 < asked["none"]
+
+
 def test_tblite_is_loaded_when_it_is_used_and_missed_in_one_line() -> None:
     code = """
 import sys
@@ -122,3 +175,54 @@ except ValueError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout == "OracleMissing GFN2-xTB needs tblite: `pip install 'molflow[oracles]'`\n"
+
+
+def test_properties_are_tblites_own_and_derivatives_of_its_energy(qm9: list[Molecule]) -> None:
+    water = of_formula(qm9, "H2O")
+    found = xtb.properties(water)
+    assert found.converged and found.method == "GFN2-xTB" and math.isnan(found.cv) and found.relaxation is None
+    atoms = water.to_ase()
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    assert found.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
+    assert found.mu == pytest.approx(np.linalg.norm(atoms.get_dipole_moment()) / Debye, rel=1e-4)
+    assert found.energy < found.homo < -10 < found.lumo < 10 and found.gap == found.lumo - found.homo
+
+    def energy(field: np.ndarray) -> float:
+        calculator = Calculator("GFN2-xTB", water.numbers, water.positions / Bohr)
+        calculator.set("verbosity", 0)
+        calculator.add("electric-field", ffi.new("double[3]", field.tolist()))
+        return calculator.singlepoint()["energy"]
+
+    trace = sum(2 * energy(np.zeros(3)) - energy(field) - energy(-field) for field in 0.005 * np.eye(3)) / 0.005**2
+    assert found.alpha == pytest.approx(trace / 3, rel=1e-2)
+
+
+def test_the_dipole_of_an_ion_stays_when_it_moves() -> None:
+    here = of_ase("H2O", -1)
+    ion = replace(here, numbers=np.array([7, 1, 1]))  # NH2-
+    found = [xtb.properties(replace(ion, positions=ion.positions + shift)) for shift in (0.0, 10.0)]
+    assert found[0].converged and found[0].mu > 0.1
+    assert found[1].mu == pytest.approx(found[0].mu, abs=1e-3)
+
+
+def test_properties_of_the_relaxed_molecule(qm9: list[Molecule]) -> None:
+    molecule = of_formula(qm9, "CH2O")
+    found = xtb.properties(replace(molecule, positions=1.05 * molecule.positions), relax=True)
+    path = found.relaxation
+    assert found.method == "GFN2-xTB//GFN2-xTB" and path is not None and path.relaxed is not None
+    assert found.energy == pytest.approx(path.energy_after, abs=1e-5) and path.strain > 0.05
+    assert xtb.properties(path.relaxed).mu == pytest.approx(found.mu, abs=1e-6)
+
+
+def test_properties_that_cannot_be_calculated_are_a_result(qm9: list[Molecule]) -> None:
+    methane = of_formula(qm9, "CH4")
+    torn = replace(methane, numbers=np.array([6, 1, 8, 1, 1]), positions=1000 * methane.positions,
+                   charges=np.array([1, 0, 0, 0, 0]))
+    for molecule, fault in ((replace(methane, positions=0 * methane.positions), "atoms on top of each other"),
+                            (replace(methane, charges=np.array([1, 0, 0, 0, 0])), "open shell (9 electrons)"),
+                            (replace(methane, numbers=np.array([92, 1, 1, 1, 1])), "calculation failed (No support"),
+                            (torn, "calculation failed (SCF not converged")):
+        for relax in (False, True):
+            found = xtb.properties(molecule, relax=relax)
+            assert not found.converged and found.fault.startswith(fault)
+            assert math.isnan(found.energy) and math.isnan(found.gap)

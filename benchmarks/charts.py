@@ -1,0 +1,49 @@
+"""Charts of one figure against another, as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+MARKERS = "osD^vP*"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points (x, y) under one label, joined in their order."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+
+
+def panels(series: Mapping[str, Sequence[Series]], xlabel: str, ylabel: str) -> bytes:
+    """A log-log panel for each title, side by side; a label has the same colour and marker in all."""
+    labels = list(dict.fromkeys(one.label for group in series.values() for one in group))
+    with style.context("default"):  # whatever the user has set
+        figure = Figure(figsize=(4.2 * len(series), 4.2), layout="constrained")
+        for place, (title, group) in enumerate(series.items(), start=1):
+            axes = figure.add_subplot(1, len(series), place)
+            for one in group:
+                number = labels.index(one.label)
+                axes.plot(*zip(*one.points, strict=True), marker=MARKERS[number % len(MARKERS)], color=f"C{number}",
+                          label=one.label, lw=1.4, ms=6)
+            axes.set(xscale="log", yscale="log", title=title, xlabel=xlabel)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+                axis.set_minor_formatter(NullFormatter())
+            axes.grid(color="0.9")
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            if place == 1:
+                axes.set_ylabel(ylabel)
+        handles, shown = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, shown, loc="outside lower center", ncols=len(labels), frameon=False)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=110)
+    return png.getvalue()

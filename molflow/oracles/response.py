@@ -1,0 +1,64 @@
+"""Second derivatives of a Kohn-Sham energy: in an electric field, and along the vibrations of the nuclei."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase.units import Hartree, kcal, mol
+
+from molflow.oracles.qm9_level import pyscf
+
+TEMPERATURE = 298.15
+"""K."""
+
+HARTREE_IN_CAL_PER_MOL = 1000 * Hartree / (kcal / mol)
+
+TOLERANCE = 1e-4
+"""Residual of the response: smaller ones move polarisabilities by less than 0.0001 Bohr³."""
+
+
+VIBRATIONS_GRID = 2
+"""PySCF's level for second derivatives, which feel a coarse grid: hydrogen cyanide's heat capacity is 0.02
+cal/(mol K) too large on level 1."""
+
+
+def polarisability(field: Any) -> float:
+    """Isotropic polarisability, Bohr³, by coupled-perturbed Kohn-Sham equations.
+
+    alpha_xy = -4 sum_ai h^x_ai U^y_ai with the field's matrix elements h = <a|r|i> between empty and occupied orbitals
+    and the orbitals' response (ε_a - ε_i) U_ai + V[U]_ai = -h_ai (Gerratt, Mills, J. Chem. Phys. 49, 1719, 1968).
+
+    Args:
+        field: PySCF's converged RKS object.
+    """
+    occupied, empty = (field.mo_coeff[:, some] for some in (field.mo_occ > 0, field.mo_occ == 0))
+    dipole = empty.T @ field.mol.intor_symmetric("int1e_r", comp=3) @ occupied
+    respond = field.gen_response(hermi=1)
+
+    def potential(u: np.ndarray) -> np.ndarray:
+        density = 2 * empty @ u.reshape(-1, *dipole.shape[1:]) @ occupied.T
+        return empty.T @ respond(density + density.swapaxes(1, 2)) @ occupied
+
+    u, _ = pyscf().scf.cphf.solve(potential, field.mo_energy, field.mo_occ, dipole, tol=TOLERANCE)
+    return -4 / 3 * float(np.vdot(dipole, u))
+
+
+def heat_capacity(field: Any) -> float:
+    """Cv at `TEMPERATURE`, cal/(mol K), of an ideal gas of rigid rotors with harmonic vibrations.
+
+    Args:
+        field: PySCF's converged RKS object, at a minimum.
+
+    Raises:
+        ValueError: some frequencies are imaginary.
+    """
+    program = pyscf()
+    fine, thermo = field.copy(), program.hessian.thermo
+    fine.grids = program.dft.Grids(field.mol)
+    fine.grids.level = VIBRATIONS_GRID
+    fine.kernel(dm0=field.make_rdm1())
+    modes = thermo.harmonic_analysis(fine.mol, fine.Hessian().kernel())
+    if modes["freq_error"]:
+        raise ValueError(f"{modes['freq_error']} imaginary frequencies: not at a minimum")
+    return thermo.thermo(fine, modes["freq_au"], TEMPERATURE)["Cv_tot"][0] * HARTREE_IN_CAL_PER_MOL

@@ -1,0 +1,98 @@
+"""How near the molecules came to what was asked, by each of those who judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molflow.nn.property import UNITS
+from molflow.targets import Goal
+from molflow.verification import ON_QM9_SCALE
+
+Fields = Mapping[str, float | str]
+"""What is known of one molecule, as in ``Molecule.properties``."""
+
+NAMES = {"alpha": "polarisability α", "gap": "HOMO–LUMO gap", "homo": "HOMO energy", "lumo": "LUMO energy",
+         "mu": "dipole moment μ", "cv": "heat capacity Cv"}
+"""Properties as a chemist writes them."""
+
+JUDGES = {"guide": "guide", "evaluator": "evaluator", "xtb": "GFN2-xTB*", "dft": "DFT"}
+"""Prefix of a field: who says so. The guide was optimised against, so it is no judge of its own success. GFN2-xTB has a
+star because its values are put on B3LYP's scale, which the targets have."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One property of all n molecules as one judge has it.
+
+    Attributes:
+        judge: key of ``JUDGES``.
+        name: of the property.
+        goal: what was asked for.
+        values: (n,) NaN where there is none.
+    """
+
+    judge: str
+    name: str
+    goal: Goal
+    values: NDArray[np.float64]
+
+    @property
+    def known(self) -> NDArray[np.float64]:
+        """The values that are numbers: broken molecules' too, if a judge has given them any."""
+        return self.values[np.isfinite(self.values)]
+
+    @property
+    def misses(self) -> NDArray[np.float64]:
+        return misses(self.known, self.goal)
+
+    @property
+    def achieved(self) -> str:
+        """Mean ± standard deviation."""
+        known = self.known
+        return mean(known) + (f" ± {known.std(ddof=1):.3f}" if len(known) > 1 else "")
+
+
+def misses(values: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
+    """How far each value lies outside."""
+    return np.abs(values - values.clip(goal.low, goal.high))
+
+
+def mean(values: NDArray[np.float64]) -> str:
+    """To three decimals, or "none"."""
+    return f"{values.mean():.3f}" if len(values) else "none"
+
+
+def unit(name: str) -> str:
+    """molflow's unit of a property, as it is printed; nothing for what is not a property."""
+    return UNITS.get(name, "").replace("^3", "³")
+
+
+def number(value: object) -> float:
+    """A field as a number, NaN where it is missing or text."""
+    return float(value) if isinstance(value, int | float | np.number) else np.nan
+
+
+def column(molecules: Sequence[Fields], key: str) -> NDArray[np.float64]:
+    """A field of all n molecules: (n,)."""
+    return np.array([number(fields.get(key)) for fields in molecules])
+
+
+def readings(molecules: Sequence[Fields], targets: Mapping[str, Goal]) -> list[Reading]:
+    """Property by property, all judges that have said something of any molecule; guide and evaluator in any case.
+
+    GFN2-xTB is heard on what `molflow.verification.ON_QM9_SCALE` can bring to B3LYP's scale, and on that scale.
+    """
+    found = []
+    for name, goal in targets.items():
+        calculated = f"{name} [{UNITS.get(name, '')}]"  # as `molflow verify` calls it
+        slope, intercept = ON_QM9_SCALE.get(name, (np.nan, np.nan))
+        said = {"guide": column(molecules, f"guide_{name}"), "evaluator": column(molecules, f"evaluator_{name}"),
+                "xtb": slope * column(molecules, f"xtb_{calculated}") + intercept,
+                "dft": column(molecules, f"dft_{calculated}")}
+        found += [Reading(judge, name, goal, values) for judge, values in said.items()
+                  if judge in ("guide", "evaluator") or np.isfinite(values).any()]
+    return found

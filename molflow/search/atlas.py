@@ -1,0 +1,160 @@
+"""A map of the source space: what numbered source points become, and how the guide reads them.
+
+Best of K with K in the tens of thousands, paid for once: whoever wants a property looks up which source points come
+near it, instead of drawing until one does. A number says all of a source point (`MoleculeSpace.numbered_noise`), so
+that a place on the map takes some thirty bytes, and no molecule of a data set is in it: all are the flow's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from molflow.data.store import MoleculeStore
+from molflow.models import Generator, Predictor
+from molflow.molecules.convert import unbatch
+from molflow.nn.property import PROPERTIES
+from molflow.nn.weights import WeightsError
+from molflow.search.problem import Problem
+
+FORMAT = "molflow-atlas-1"
+
+GOOD_ENOUGH = 0.2
+"""Nearer readings than this, in units of the resolution, are not looked for: one of them is as good as another, and
+another seed takes another."""
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """K source points, each of another molecule.
+
+    Attributes:
+        numbers: (K,) int64, as `MoleculeSpace.numbered_noise` counts them.
+        sizes: (K,) int64 atoms.
+        readings: (K, 6) float32, by the guide; columns as ``molflow.nn.property.PROPERTIES``.
+        smiles: what each became when the map was drawn; other hardware may round to another molecule here and there.
+        generator: SHA-256 of the weights that made it.
+        source: free text: which source points, how many steps.
+    """
+
+    numbers: np.ndarray
+    sizes: np.ndarray
+    readings: np.ndarray
+    smiles: tuple[str, ...]
+    generator: str
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @classmethod
+    def of(cls, couplings: MoleculeStore, generator: Generator, guide: Predictor) -> Atlas:
+        """Map what `molflow.coupling.couple` made of a generator. Of equal molecules the first is kept, broken ones are
+        not.
+
+        Raises:
+            ValueError: no molecule is left.
+        """
+        first: dict[str, int] = {}
+        readings = []
+        for members in torch.arange(len(couplings)).split(10_000):
+            batch = couplings.batch(members)
+            readings.append(guide.predict(batch))
+            for member, molecule in zip(members.tolist(), unbatch(batch), strict=True):
+                if molecule.is_valid and molecule.smiles:
+                    first.setdefault(molecule.smiles, member)
+        if not first:
+            raise ValueError("none of the molecules is valid: no map can be made of them")
+        kept = torch.tensor(list(first.values()))
+        return cls(couplings.index[kept].long().numpy(), couplings.sizes[kept].numpy(),
+                   torch.cat(readings)[kept].numpy(), tuple(first), _digest(generator), couplings.source)
+
+    def nearest(self, problem: Problem, count: int, seed: int,
+                admits: Callable[[str], bool] | None = None) -> np.ndarray:
+        """Places of ``count`` source points for each of B problems, (B, count), whose readings come nearest to what is
+        wanted, no place twice; -1 where there are no more.
+
+        Args:
+            seed: decides between those that are near enough.
+            admits: says of a SMILES whether it will do; all do by default.
+        """
+        rng = np.random.default_rng(seed)
+        free = np.ones(len(self), bool)
+        lot = GOOD_ENOUGH * rng.random(len(self))
+        readings = torch.from_numpy(self.readings[:, problem.columns])
+        found = np.full((len(problem), count), -1)
+        for turn in range(count):
+            for row in rng.permutation(len(problem)):
+                fits = np.flatnonzero(free if problem.any_size else free & (self.sizes == problem.sizes[row]))
+                if not len(fits):
+                    continue
+                miss = problem[np.array([row])].residual(readings[fits][:, None]).norm(dim=2)[:, 0].numpy()
+                miss = np.where(miss < GOOD_ENOUGH, lot[fits], miss)
+                for place in fits[[miss.argmin()]] if admits is None else fits[miss.argsort()]:
+                    free[place] = False
+                    if admits is None or admits(self.smiles[place]):
+                        found[row, turn] = place
+                        break
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write to a temporary name, then rename. Readings keep four digits."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "\n".join(self.smiles).encode()
+        tensors = {"numbers": torch.from_numpy(self.numbers).int(),
+                   "sizes": torch.from_numpy(self.sizes).to(torch.uint8),
+                   "readings": torch.from_numpy(self.readings).half(),
+                   "smiles": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+        part = path.with_name(path.name + ".part")
+        try:
+            save_file(tensors, part, metadata={"format": FORMAT, "source": self.source, "generator": self.generator,
+                                               "names": json.dumps(PROPERTIES)})
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Atlas:
+        """Raises WeightsError in one sentence."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT or json.loads(header["names"]) != list(PROPERTIES):
+                    raise WeightsError(f"{path} is not a molflow atlas")
+                tensors = {key: file.get_tensor(key) for key in ("numbers", "sizes", "readings", "smiles")}
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            if isinstance(error, WeightsError):
+                raise
+            raise WeightsError(f"{path} is missing or damaged ({str(error).splitlines()[0]})") from None
+        smiles = tuple(tensors["smiles"].numpy().tobytes().decode().split("\n"))
+        return cls(tensors["numbers"].long().numpy(), tensors["sizes"].long().numpy(),
+                   tensors["readings"].float().numpy(), smiles, header["generator"], header["source"])
+
+    @classmethod
+    def beside(cls, generator: Generator) -> Atlas | None:
+        """The one that lies beside a generator's weights, X.atlas.safetensors for X.safetensors; None without.
+
+        Raises:
+            WeightsError: it is damaged, or of other weights.
+        """
+        path = generator.path.with_suffix(".atlas.safetensors")
+        if not path.is_file():
+            return None
+        atlas = cls.load(path)
+        if atlas.generator != _digest(generator):
+            raise WeightsError(f"{path} maps other weights than {generator.path.name}: make it again with "
+                               "'molflow data atlas', or remove it")
+        return atlas
+
+
+def _digest(generator: Generator) -> str:
+    return hashlib.sha256(generator.path.read_bytes()).hexdigest()

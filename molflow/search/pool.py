@@ -1,0 +1,104 @@
+"""Candidates: source points with what they become, and who starts from which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from molflow.conditions import Conditions
+from molflow.flow.state import State
+from molflow.models import Generator, Predictor
+from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.convert import unbatch
+from molflow.molecules.fragment import Fragment
+from molflow.molecules.stability import is_whole
+from molflow.molecules.state import decode
+from molflow.nn.anchored import Anchor
+from molflow.search.problem import POWER, Problem, Progress
+
+UNFIT = 1e6
+"""Cost of starting from a molecule that will not do: more than any miss, so only where there is none that will."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """K candidates, on the CPU.
+
+    Attributes:
+        sources: where they start, {key: (1, n, ...)} each.
+        batch: what they become.
+        readings: (K, 6) by the guide.
+        fit: (K,) bool, whether they are whole, and meet the conditions.
+        anchors: (K, k) the atoms that are held in a fragment's place, if one is wanted.
+    """
+
+    sources: list[State]
+    batch: MoleculeBatch
+    readings: Tensor
+    fit: Tensor
+    anchors: Tensor | None = None
+
+    @classmethod
+    @torch.no_grad()
+    def run(cls, sources: list[State], generator: Generator, guide: Predictor, conditions: Conditions, *,
+            steps: int, chunk: int, tell: Progress, anchor: Anchor | None = None) -> Pool:
+        """What the source points become; `chunk` of them go through the flow at once, those of like size together."""
+        sizes = np.array([len(source["positions"][0]) for source in sources])
+        order = np.argsort(sizes, kind="stable")
+        batches: list[MoleculeBatch] = []
+        for number, part in enumerate(parts := np.array_split(order, -(-len(order) // chunk))):
+            tell("drawing", number / len(parts))
+            space = generator.space(sizes[part])
+            start = {key: value.to(generator.device)
+                     for key, value in space.together([sources[place] for place in part]).items()}
+            index = torch.arange(len(part), device=generator.device)
+            held = None if anchor is None else anchor.select(torch.from_numpy(part))
+            end = generator.flow(space, steps=steps, power=POWER, anchor=held)(start, index)
+            batches.append(decode(end, space.mask, generator.vocabulary).to("cpu"))
+        tell("drawing", 1.0)
+        batch = MoleculeBatch.cat(batches)[torch.from_numpy(np.argsort(order, kind="stable"))]
+        return cls(sources, batch, guide.predict(batch), is_whole(batch) & conditions(batch),
+                   None if anchor is None else anchor.atoms)
+
+    def anchor(self, fragment: Fragment) -> Anchor:
+        """The atoms of each candidate that lie most like the fragment; the first ones where it has none."""
+        places = [fragment.place_in(molecule) for molecule in unbatch(self.batch)]
+        atoms = [np.arange(len(fragment)) if place is None else place[0] for place in places]
+        return Anchor(torch.from_numpy(np.stack(atoms)), torch.from_numpy(fragment.positions).float())
+
+    def share(self, problem: Problem) -> Tensor:
+        """For each of B problems a candidate (B,), none twice and no two that are the same molecule where that can be
+        helped: those whose readings miss least, all problems together."""
+        miss = torch.stack([problem[np.array([row])].residual(self.readings[:, None, problem.columns]).norm(dim=2)[:, 0]
+                            for row in range(len(problem))])
+        cost = miss.nan_to_num(UNFIT) + UNFIT * ~self.fit
+        if not problem.any_size:
+            cost += 1e3 * UNFIT * (torch.from_numpy(problem.sizes)[:, None] != self.batch.sizes)
+        known: set[int] = set()
+        while True:
+            chosen = torch.from_numpy(linear_sum_assignment(cost.double().numpy())[1])
+            new = self._twins(chosen) - known
+            if not new:
+                return chosen
+            known |= new
+            cost[:, list(new)] += UNFIT
+
+    def _twins(self, chosen: Tensor) -> set[int]:
+        """Fit candidates among the chosen that are the same molecule as one before them."""
+        return {int(chosen[row]) for row in twins(self.batch[chosen]) if self.fit[chosen[row]]}
+
+
+def twins(batch: MoleculeBatch) -> list[int]:
+    """Rows that hold the same valid molecule as one before them."""
+    seen: set[str] = set()
+    twins = []
+    for row, molecule in enumerate(unbatch(batch)):
+        if molecule.smiles in seen:
+            twins.append(row)
+        elif molecule.smiles is not None:
+            seen.add(molecule.smiles)
+    return twins

@@ -1,0 +1,106 @@
+"""What is to be found, what may be spent on it, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from molflow.flow.state import State
+from molflow.molecules.batch import MoleculeBatch
+from molflow.nn.anchored import Anchor
+from molflow.nn.property import PROPERTIES, RESOLUTION
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is done."""
+
+STEPS, POWER = 10, 0.65
+"""Of the solver in a search: half the steps that a single sample takes, since broken molecules can be thrown away, and
+shorter ones in the beginning, which keeps most of them whole; `qm9-steps` among the benchmarks."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is spent on a molecule.
+
+    Attributes:
+        lookups: candidates to start from, looked up in an atlas.
+        draws: candidates to start from where there is no atlas.
+        generations, children: of the evolution of the source point.
+        gradients, trials: of Newton's method: most gradients, steps after each; nothing is moved without gradients.
+        steps: of the flow's solver.
+    """
+
+    lookups: int = 2
+    draws: int = 16
+    generations: int = 4
+    children: int = 4
+    gradients: int = 2
+    trials: int = 4
+    steps: int = STEPS
+
+    def nfe(self, properties: int, atlas: bool = True) -> int:
+        """Most evaluations of the velocity field for a molecule; a backward pass, one a property, counts as two."""
+        newton = self.gradients * (1 + 2 * properties + self.trials)
+        flows = (self.lookups if atlas else self.draws) + self.generations * self.children + newton
+        return self.steps * flows
+
+
+@dataclass(frozen=True)
+class Problem:
+    """B molecules to be found: the same properties for all, ranges and sizes of each.
+
+    Attributes:
+        names: P properties.
+        low, high: (B, P) where each may lie; equal for a target, infinite where there is no bound.
+        sizes: (B,) numbers of atoms.
+        any_size: the sizes are only suggestions: a problem may start from a candidate of any size.
+    """
+
+    names: tuple[str, ...]
+    low: Tensor
+    high: Tensor
+    sizes: np.ndarray
+    any_size: bool = False
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, rows: np.ndarray) -> Problem:
+        return Problem(self.names, self.low[rows], self.high[rows], self.sizes[rows], self.any_size)
+
+    @property
+    def columns(self) -> list[int]:
+        """Places of the properties among all six."""
+        return [PROPERTIES.index(name) for name in self.names]
+
+    def residual(self, readings: Tensor) -> Tensor:
+        """How far readings (B, P), or (..., B, P), lie outside the ranges, in units of the resolution."""
+        low, high = self.low.to(readings), self.high.to(readings)
+        scale = torch.tensor([RESOLUTION[name] for name in self.names]).to(readings)
+        return (readings - torch.minimum(torch.maximum(readings, low), high)) / scale
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came out for each of B problems.
+
+    Attributes:
+        batch: decoded molecules.
+        guide: (B, 6) the guide's readings of them.
+        nfe: (B,) evaluations of the velocity field spent.
+        history: (rounds + 1, B) shortest residual so far, inf while no molecule was whole: of the candidates, then
+            after each generation and each trial.
+        sources: the source point of each, {key: (1, n, ...)}.
+        anchor: which atoms of each were held in a fragment's place, if one was wanted.
+    """
+
+    batch: MoleculeBatch
+    guide: Tensor
+    nfe: Tensor
+    history: Tensor
+    sources: list[State]
+    anchor: Anchor | None = None

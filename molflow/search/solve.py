@@ -1,0 +1,164 @@
+"""From problems to molecules: candidates, then relatives of the best, then Newton's method.
+
+D-Flow (Ben-Hamu et al. 2024, arXiv 2402.14017): the flow stays as it is, its source point is sought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from molflow.conditions import Conditions
+from molflow.flow.evolution import evolve
+from molflow.flow.newton import Root, find_root
+from molflow.flow.state import State
+from molflow.models import Generator, Predictor
+from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.stability import is_whole
+from molflow.molecules.state import MoleculeSpace, decode, encode
+from molflow.nn.anchored import Anchor
+from molflow.search.atlas import Atlas
+from molflow.search.pool import Pool, twins
+from molflow.search.problem import POWER, Budget, Found, Problem, Progress
+
+NO_CONDITIONS = Conditions()
+
+REACHED = 0.2
+"""A molecule is there when its readings miss by this in all, in units of the resolution."""
+
+SCALE = 0.1
+"""Of the first generation's changes: a source point keeps most of itself, and its molecule most of its bonds."""
+
+MAX_STEP = 0.05
+"""Longest step of a source point, whose length is some 40: larger ones seldom lead to a whole molecule."""
+
+
+def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, *, atlas: Atlas | None = None,
+          conditions: Conditions = NO_CONDITIONS, seed: int = 0, chunk: int | None = None,
+          progress: Progress | None = None) -> Found:
+    """Find a molecule for each problem.
+
+    Args:
+        atlas: of this generator; candidates are looked up there instead of drawn.
+        conditions: which molecules will do at all, besides being whole.
+        chunk: molecules solved at once, which bounds memory; molecules of like size go together. Few on a CPU, where
+            padding costs more than small batches do.
+    """
+    chunk = chunk or (16 if generator.device.type == "cpu" else 256)
+    tell = progress or (lambda what, share: None)
+    rng = torch.Generator(device=generator.device).manual_seed(seed)
+    candidates = budget.draws if atlas is None else budget.lookups
+    sources = _candidates(problem, generator, candidates, atlas, conditions, seed, rng)
+    fragment = conditions.fragment
+    run = partial(Pool.run, sources, generator, guide, steps=budget.steps, chunk=8 * chunk, tell=tell)
+    pool = run(conditions=conditions if fragment is None else NO_CONDITIONS)
+    if fragment is not None:  # where does it lie? Then once more, with its atoms held there
+        pool = run(conditions=conditions, anchor=pool.anchor(fragment))
+        candidates *= 2
+    start = pool.share(problem)
+    readings = pool.readings[start]
+    residual = problem.residual(readings[:, problem.columns])
+    norm = torch.where(pool.fit[start], residual.norm(dim=1), torch.inf)
+    nfe = torch.full((len(start),), candidates * budget.steps)
+    history = [norm.clone()]
+
+    rows = (norm > REACHED).nonzero().squeeze(1)
+    rows = rows[pool.batch.sizes[start[rows]].argsort(stable=True)]
+    batch, found_sources = pool.batch[start], [pool.sources[place] for place in start.tolist()]
+    done: list[tuple[Tensor, Root]] = []
+    anchor = None if pool.anchors is None or fragment is None else Anchor(
+        pool.anchors[start], torch.from_numpy(fragment.positions).float())
+    for part in rows.split(chunk) if len(rows) else ():
+        tell("optimising", sum(len(r) for r, _ in done) / max(1, len(rows)))
+        some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()],
+                     None if anchor is None else anchor.select(part))
+        root = some.improve(residual[part], norm[part], batch[part], budget, rng)
+        made = decode(root.endpoint, some.space.mask, generator.vocabulary).to("cpu")
+        batch = batch.replaced(part, made)
+        for row, source in zip(part.tolist(), some.space.alone({k: v.cpu() for k, v in root.source.items()}),
+                               strict=True):
+            found_sources[row] = source
+        nfe[part] += root.nfe.cpu()
+        done.append((part, root))
+    tell("optimising", 1.0)
+    for number in range(max((len(root.norms) for _, root in done), default=0)):
+        now = history[-1].clone()
+        for part, root in done:
+            if number < len(root.norms):
+                now[part] = root.norms[number].cpu()
+        history.append(now)
+    for row in twins(batch):  # two problems have come to the same molecule: one goes back to where it began
+        batch = batch.replaced(torch.tensor([row]), pool.batch[start[row : row + 1]])
+        found_sources[row] = pool.sources[int(start[row])]
+    return Found(batch, guide.predict(batch), nfe, torch.stack(history).cummin(0).values, found_sources, anchor)
+
+
+def _candidates(problem: Problem, generator: Generator, count: int, atlas: Atlas | None,
+                conditions: Conditions, seed: int, rng: torch.Generator) -> list[State]:
+    """Source points, ``count`` for each problem: from the atlas where it has any, else noise of the problem's size."""
+    places = np.full((len(problem), count), -1)
+    if atlas is not None:
+        places = atlas.nearest(problem, count, seed, conditions.admits if conditions.all else None)
+    known = places[places >= 0]
+    sources: list[State] = []
+    if atlas is not None and len(known):
+        space = generator.space(atlas.sizes[known])
+        sources += space.alone(_on_cpu(space.numbered_noise(torch.from_numpy(atlas.numbers[known]))))
+    fresh = np.sort(np.repeat(problem.sizes[:, None], count, 1)[places < 0])
+    if len(fresh):
+        space = generator.space(fresh)
+        sources += space.alone(_on_cpu(space.noise(rng)))
+    return sources
+
+
+@dataclass
+class _Part:
+    """Some problems that are optimised together."""
+
+    problem: Problem
+    generator: Generator
+    guide: Predictor
+    conditions: Conditions
+    begin: list[State]
+    anchor: Anchor | None
+
+    def __post_init__(self) -> None:
+        self.space: MoleculeSpace = self.generator.space(np.array([len(s["positions"][0]) for s in self.begin]))
+
+    def residual(self, endpoint: State, index: Tensor) -> tuple[Tensor, Tensor]:
+        """What the guide's readings of the decoded molecules miss by, and which molecules will do. The types are
+        decided, so that what is optimised is what comes out; gradients pass the decision as if it were none."""
+        mask = self.space.mask[index]
+        soft = endpoint["types"]
+        hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) * mask[..., None]
+        said = self.guide({**endpoint, "types": hard + soft - soft.detach()}, mask)
+        made = decode(endpoint, mask, self.generator.vocabulary)
+        value = self.problem[index.cpu().numpy()].residual(said[:, self.problem.columns])
+        return value, is_whole(made) & self.conditions(made)
+
+    def improve(self, residual: Tensor, norm: Tensor, batch: MoleculeBatch, budget: Budget,
+                rng: torch.Generator) -> Root:
+        """Evolution, then Newton's method, from candidates of which residual, length of it and molecule are known."""
+        device = self.generator.device
+        width = self.space.mask.shape[1]
+        known = MoleculeBatch(batch.positions[:, :width], batch.numbers[:, :width], batch.charges[:, :width],
+                              batch.bonds[:, :width, :width])
+        endpoint = {key: value.to(device) for key, value in encode(known, self.generator.vocabulary).items()}
+        source = {key: value.to(device) for key, value in self.space.together(self.begin).items()}
+        root = Root(source, endpoint, residual.to(device), norm.to(device), norm.to(device)[None][:0],
+                    torch.zeros(len(norm), dtype=torch.int64, device=device))
+        through = partial(self.generator.flow, self.space, steps=budget.steps, power=POWER, anchor=self.anchor)
+        root = evolve(through(), self.residual, self.space, root, generations=budget.generations,
+                      children=budget.children, scale=SCALE, generator=rng, nfe_per_flow=budget.steps,
+                      tolerance=REACHED)
+        return find_root(through(gradients=True), self.residual, self.space, root, gradients=budget.gradients,
+                         trials=budget.trials, nfe_per_flow=budget.steps, tolerance=REACHED, max_step=MAX_STEP)
+
+
+def _on_cpu(state: State) -> State:
+    return {key: value.cpu() for key, value in state.items()}

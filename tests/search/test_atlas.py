@@ -1,0 +1,100 @@
+"""The map of the source space: what it finds, keeps and refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow.data.store import MoleculeStore
+from molflow.models import Generator, Predictor
+from molflow.molecules.convert import Molecule, collate
+from molflow.nn.property import PROPERTIES, RESOLUTION
+from molflow.nn.weights import WeightsError
+from molflow.search import Atlas, Problem
+
+K = 400
+RNG = np.random.default_rng(0)
+MAP = Atlas(np.arange(K), RNG.integers(5, 9, K), RNG.normal(0, 1, (K, 6)).astype(np.float32),
+            tuple(f"C{'C' * i}" for i in range(K)), "none", "made up")
+GAP, MU = PROPERTIES.index("gap"), PROPERTIES.index("mu")
+
+
+def wanted(values: list[list[float]], sizes: list[int], names: tuple[str, ...] = ("gap",), **rest) -> Problem:
+    return Problem(names, torch.tensor(values), torch.tensor(values), np.array(sizes), **rest)
+
+
+def miss(places: np.ndarray, values: list[float]) -> np.ndarray:
+    return np.linalg.norm((MAP.readings[places][..., [GAP, MU]] - values) / [RESOLUTION["gap"], RESOLUTION["mu"]],
+                          axis=-1)
+
+
+def test_the_nearest_of_the_right_size_are_found_and_none_twice():
+    both = ("gap", "mu")
+    places = MAP.nearest(wanted([[0.3, -0.2]] * 3, [6, 6, 7], both), 4, seed=0)
+    assert places.shape == (3, 4) and len(set(places.ravel())) == 12
+    assert (MAP.sizes[places[:2]] == 6).all() and (MAP.sizes[places[2]] == 7).all()
+    nearest = np.sort(miss(np.flatnonzero(MAP.sizes == 6), [0.3, -0.2]))[:8]
+    np.testing.assert_allclose(np.sort(miss(places[:2].ravel(), [0.3, -0.2])), nearest, rtol=1e-5)
+    any_size = MAP.nearest(wanted([[0.3, -0.2]], [99], both, any_size=True), 1, seed=0)
+    assert miss(any_size[0], [0.3, -0.2]) == miss(np.arange(K), [0.3, -0.2]).min()
+
+
+def test_a_seed_chooses_among_what_is_near_enough():
+    ranges = Problem(("gap",), torch.tensor([[-0.5]]), torch.tensor([[0.5]]), np.array([6]))
+    found = {int(MAP.nearest(ranges, 1, seed)[0, 0]) for seed in range(20)}
+    assert len(found) > 5 and (np.abs(MAP.readings[list(found), GAP]) <= 0.52).all()
+    assert (MAP.nearest(ranges, 3, 1) == MAP.nearest(ranges, 3, 1)).all()
+
+
+def test_only_admitted_places_are_looked_at_until_there_are_none():
+    places = MAP.nearest(wanted([[0.0]] * 2, [6, 6], any_size=True), 2, 0, lambda smiles: len(smiles) in (4, 6, 9))
+    assert sorted(places.ravel()) == [-1, 3, 5, 8]
+    some = MAP.nearest(wanted([[0.3, -0.2]] * 3, [6, 6, 7], ("gap", "mu")), 4, 0, lambda smiles: len(smiles) % 2 == 0)
+    assert (some.ravel() % 2 == 1).all()
+    even = np.flatnonzero((MAP.sizes == 6) & (np.arange(K) % 2 == 1))
+    nearest = np.sort(miss(even, [0.3, -0.2]))[:8]
+    np.testing.assert_allclose(np.sort(miss(some[:2].ravel(), [0.3, -0.2])), nearest, rtol=1e-5)
+
+
+def test_written_and_read_it_is_the_same(tmp_path):
+    MAP.save(tmp_path / "a.safetensors")
+    back = Atlas.load(tmp_path / "a.safetensors")
+    assert (back.numbers == MAP.numbers).all() and (back.sizes == MAP.sizes).all() and back.smiles == MAP.smiles
+    np.testing.assert_allclose(back.readings, MAP.readings, rtol=1e-3)
+    assert (back.generator, back.source) == ("none", "made up") and not list(tmp_path.glob("*.part"))
+
+
+def test_of_equal_molecules_the_first_is_mapped_and_broken_ones_are_not(tiny_weights, qm9: list[Molecule]):
+    broken = dataclasses.replace(qm9[4], bonds=np.zeros_like(qm9[4].bonds))
+    batch = collate([qm9[3], broken, qm9[7], qm9[3]])
+    guide = Predictor.load(tiny_weights["guide"], "cpu")
+    made = Atlas.of(MoleculeStore.of(batch, torch.tensor([30, 31, 32, 33]), "a test"),
+                    Generator.load(tiny_weights["generator"], "cpu"), guide)
+    assert list(made.numbers) == [30, 32] and made.smiles == (qm9[3].smiles, qm9[7].smiles)
+    assert list(made.sizes) == [len(qm9[3].numbers), len(qm9[7].numbers)]
+    np.testing.assert_allclose(made.readings, guide.predict(collate([qm9[3], qm9[7]])), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="none of the molecules is valid"):
+        Atlas.of(MoleculeStore.of(collate([broken]), torch.tensor([1]), "a test"),
+                 Generator.load(tiny_weights["generator"], "cpu"), guide)
+
+
+def test_an_atlas_is_found_beside_its_weights_and_refused_beside_others(tiny_weights, tmp_path: Path, qm9):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(tiny_weights["generator"].with_suffix(suffix), tmp_path / f"mine{suffix}")
+    generator = Generator.load(tmp_path / "mine.safetensors", "cpu")
+    assert Atlas.beside(generator) is None
+    store = MoleculeStore.of(collate(qm9[:5]), torch.arange(5), "a test")
+    Atlas.of(store, generator, Predictor.load(tiny_weights["guide"], "cpu")).save(tmp_path / "mine.atlas.safetensors")
+    assert len(Atlas.beside(generator) or ()) == 5
+    MAP.save(tmp_path / "mine.atlas.safetensors")
+    with pytest.raises(WeightsError, match="maps other weights"):
+        Atlas.beside(generator)
+    for damage in (b"", b"nonsense", (tmp_path / "mine.safetensors").read_bytes()):
+        (tmp_path / "mine.atlas.safetensors").write_bytes(damage)
+        with pytest.raises(WeightsError, match=r"mine\.atlas\.safetensors"):
+            Atlas.beside(generator)
