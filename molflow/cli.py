@@ -420,6 +420,23 @@ def train_property(out: Out, config: Config = "guide", data: Data = None, resume
            start)
 
 
+@train.command("join")
+def train_join(
+    files: Annotated[list[Path], typer.Argument(help="Weights of property networks, trained on the same molecules.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    data: Data = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put property networks together in one file: their mean reads, their disagreement says how far to believe it."""
+    from molflow.data.store import MoleculeStore, data_folder
+    from molflow.joining import join
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    figures = join(files, MoleculeStore.load(data or data_folder() / "qm9.safetensors"), out)
+    print(", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, float)))
+
+
 def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes, start) -> None:
     import math
 

@@ -18,6 +18,7 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import QM9, Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
+from molflow.nn.ensemble import Ensemble, doubt
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
@@ -34,6 +35,10 @@ LIKELIHOOD_POWER = 1.5
 LIKELIHOOD_TIME = 0.97
 """Where the flow is stopped for a log-likelihood: positions are known to (1 - t) / t = 0.03 Å there, and noise would
 have to reach 23 standard deviations to turn a class into another."""
+
+
+EXPECTED = "expected"
+"""Under this name a card says what errors to expect of readings: for each property a and b of a + b doubt."""
 
 
 class DeviceError(ValueError):
@@ -168,9 +173,9 @@ class Generator:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained property network: a guide or an evaluator."""
+    """A guide or an evaluator: a trained property network, or several as one."""
 
-    network: PropertyNetwork
+    network: Ensemble
     card: Card
     path: Path
     device: torch.device
@@ -182,26 +187,44 @@ class Predictor:
         where = pick_device(device)
         path = SHIPPED / f"{path}.safetensors" if path in ("guide", "evaluator") else Path(path)
         card = read_card(path, "property")
+        settings = dict(card.network)
         try:
-            network = PropertyNetwork(len(QM9.elements), PropertyConfig(**card.network))
-        except TypeError as error:
+            count = int(settings.pop("members", 1))
+            members = [PropertyNetwork(len(QM9.elements), PropertyConfig(**settings)) for _ in range(count)]
+        except (TypeError, ValueError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
-        fill(network, path)
+        network = Ensemble(members)
+        fill(network if "members" in card.network else members[0], path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where)
 
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
         """Properties (B, 6) of soft molecules, differentiable; columns as ``molflow.nn.property.PROPERTIES``."""
+        return self.each(endpoint, mask).mean(0)
+
+    def each(self, endpoint: State, mask: Tensor) -> Tensor:
+        """What every network of it says, (M, B, 6)."""
         return self.network(endpoint["positions"], endpoint["types"], mask)
 
-    @torch.no_grad()
     def predict(self, batch: MoleculeBatch, chunk: int = 200) -> Tensor:
         """Properties (B, 6) of decoded molecules, on the CPU. Raises ValueError for an element not in QM9."""
-        said = torch.empty(len(batch), len(PROPERTIES))
+        return self.read(batch, chunk)[0]
+
+    @torch.no_grad()
+    def read(self, batch: MoleculeBatch, chunk: int = 200) -> tuple[Tensor, Tensor]:
+        """As `predict`, and the networks' doubt (B,) of each molecule, see `molflow.nn.ensemble.doubt`."""
+        said = torch.empty(len(self.network.members), len(batch), len(PROPERTIES))
         for part in batch.sizes.argsort().split(chunk):
             some = batch[part]
             width = int(some.sizes.max())
             some = MoleculeBatch(some.positions[:, :width], some.numbers[:, :width], some.charges[:, :width],
                                  some.bonds[:, :width, :width]).to(self.device)
             types = encode(some, self.vocabulary)["types"].float()
-            said[part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
-        return said
+            said[:, part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
+        return said.mean(0), doubt(said)
+
+    def expected_errors(self, doubts: Tensor) -> Tensor:
+        """The errors (B, 6) to expect where the networks' doubts are (B,), as measured on molecules that they had not
+        seen; 0 where that was not measured."""
+        known = self.card.metrics.get(EXPECTED, {})
+        a, b = torch.tensor([known.get(name, (0.0, 0.0)) for name in PROPERTIES]).to(doubts).T
+        return a + b * doubts[..., None]

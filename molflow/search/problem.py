@@ -80,8 +80,17 @@ class Problem:
     def residual(self, readings: Tensor) -> Tensor:
         """How far readings (B, P), or (..., B, P), lie outside the ranges, in units of the resolution."""
         low, high = self.low.to(readings), self.high.to(readings)
-        scale = torch.tensor([RESOLUTION[name] for name in self.names]).to(readings)
-        return (readings - torch.minimum(torch.maximum(readings, low), high)) / scale
+        return (readings - torch.minimum(torch.maximum(readings, low), high)) / self._scale.to(readings)
+
+    def expected_miss(self, readings: Tensor, errors: Tensor) -> Tensor:
+        """By how much, in units of the resolution, molecules must be expected to miss in truth, (..., B): of readings
+        (..., B, 6) that are wrong by ``errors`` (..., B, 6), whichever way."""
+        error = errors[..., self.columns] / self._scale.to(errors)
+        return torch.hypot(self.residual(readings[..., self.columns]), error).norm(dim=-1)
+
+    @property
+    def _scale(self) -> Tensor:
+        return torch.tensor([RESOLUTION[name] for name in self.names])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""Property networks that were trained apart, put together in one file, and how far their doubt can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from molflow import provenance
+from molflow.data.store import MoleculeStore, qm9_split
+from molflow.models import EXPECTED, Predictor
+from molflow.nn.ensemble import Ensemble
+from molflow.nn.property import PROPERTIES
+from molflow.nn.weights import Card, WeightsError, save_weights
+
+HELD_OUT = 2000
+"""Molecules of the validation split that errors are measured on."""
+
+
+def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, Any]:
+    """Write the networks of several files as one guide or evaluator to ``out``, with a card; returns its metrics.
+
+    Raises:
+        WeightsError: fewer than two files, networks of different sizes, or trained on different molecules.
+    """
+    loaded = [Predictor.load(path, "cpu") for path in paths]
+    networks = [member for one in loaded for member in one.network.members]
+    if len(networks) < 2:
+        raise WeightsError("an ensemble needs at least two networks")
+    first = {key: value for key, value in loaded[0].card.network.items() if key != "members"}
+    for one in loaded[1:]:
+        if {key: value for key, value in one.card.network.items() if key != "members"} != first:
+            raise WeightsError(f"{one.path} holds a network of other sizes than {loaded[0].path}")
+        if one.card.training.get("part") != loaded[0].card.training.get("part"):
+            raise WeightsError(f"{one.path} was trained on other molecules than {loaded[0].path}")
+    trained = [one.card.training for one in loaded]
+    training = {**trained[0], "members": trained, "commit": provenance.commit(), "machine": provenance.machine(),
+                "command": " ".join(["molflow train join", *(path.name for path in paths)]),
+                **{key: sum(one.get(key, 0) for one in trained) for key in ("molecules_seen", "hours")}}
+    ensemble, network = Ensemble(networks), {**first, "members": len(networks)}
+    members = torch.as_tensor(qm9_split()["valid"])[:HELD_OUT]
+    said, doubt = Predictor(ensemble, Card("property", network), out, torch.device("cpu")).read(store.batch(members))
+    error = (said - store.columns(PROPERTIES)[members]).abs()
+    metrics: dict[str, Any] = dict(zip(PROPERTIES, error.double().mean(0).tolist(), strict=True))
+    metrics[EXPECTED] = expected_errors(doubt, error)
+    save_weights(out, ensemble, Card("property", network, training, metrics))
+    return metrics
+
+
+def expected_errors(doubt: Tensor, error: Tensor) -> dict[str, list[float]]:
+    """For each property the a and b, neither below 0, of |error| = a + b doubt that fit doubts (B,) and errors (B, 6)
+    best."""
+    design = torch.stack([torch.ones_like(doubt), doubt], 1).double().numpy()
+    return {name: nnls(design, column.double().numpy())[0].tolist()
+            for name, column in zip(PROPERTIES, error.unbind(1), strict=True)}

@@ -1,0 +1,36 @@
+"""Several property networks as one: their mean reads a molecule, their disagreement says how far to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from molflow.nn.property import RESOLUTION
+
+
+class Ensemble(nn.Module):
+    """M networks (`PropertyNetwork`) of the same sizes, trained apart (Lakshminarayanan et al. 2017, arXiv
+    1612.01474)."""
+
+    members: nn.ModuleList
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:
+        """What each of them says, (M, B, 6), of molecules as `PropertyNetwork` takes them."""
+        return torch.stack([member(positions, types, mask) for member in self.members])
+
+
+def doubt(said: Tensor) -> Tensor:
+    """How far the members of an ensemble, of which ``said`` (M, B, 6) is what they say, are apart, (B,): the standard
+    deviation in units of the resolution, averaged over the six properties. 0 for a single network.
+
+    One number for all six, because it is the molecule that is strange to them: it tells the error of a property better
+    than the spread of that property alone, which of few members is a matter of luck.
+    """
+    scale = torch.tensor(list(RESOLUTION.values())).to(said)
+    return (said.std(0, correction=0) / scale).mean(-1)
