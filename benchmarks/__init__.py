@@ -12,6 +12,8 @@ BENCHMARKS = {
     "qm9-steps": "benchmarks.steps",
     "qm9-targets": "benchmarks.qm9_targets",
     "qm9-rivals": "benchmarks.qm9_rivals",
+    "qm9-search": "benchmarks.search_ablation",
+    "qm9-conditions": "benchmarks.conditions",
     "qm9-likelihood": "benchmarks.likelihood",
     "qm9-targets-dft": "benchmarks.targets_dft",
     "oracle-qm9": "benchmarks.oracle_qm9",

@@ -107,7 +107,7 @@ def _methods(problem: Problem, setting: Setting, atlas: Atlas | None) -> dict[st
         method = POOLED[name]
         count = BUDGETS[-1] // method.COST
         with live() as tell:
-            pool, wall, cpu = _timed(lambda: runs(problem, generator, guide, method.run, count, seed=seed, chunk=None,
+            pool, wall, cpu = timed(lambda: runs(problem, generator, guide, method.run, count, seed=seed, chunk=None,
                                                   progress=tell))
         return [figures(nearest(pool, problem, k), problem, setting, wall * k / count, cpu * k / count, budget)
                 for budget in BUDGETS if (k := budget // method.COST)]
@@ -117,14 +117,14 @@ def _methods(problem: Problem, setting: Setting, atlas: Atlas | None) -> dict[st
         rows = []
         for budget in budgets:
             with live() as tell:
-                found, wall, cpu = _timed(lambda budget=budget: method.solve(problem, generator, guide, nfe=budget,
+                found, wall, cpu = timed(lambda budget=budget: method.solve(problem, generator, guide, nfe=budget,
                                                                              seed=seed, progress=tell))
             rows.append(figures(found, problem, setting, wall, cpu, budget))
         return rows
 
     def ours(atlas: Atlas | None) -> list[dict[str, Any]]:
         with live() as tell:
-            found, wall, cpu = _timed(lambda: solve(problem, generator, guide, BUDGET, atlas=atlas, seed=seed,
+            found, wall, cpu = timed(lambda: solve(problem, generator, guide, BUDGET, atlas=atlas, seed=seed,
                                                     progress=tell))
         most = BUDGET.nfe(len(problem.names), atlas is not None)
         return [figures(found, problem, setting, wall, cpu, most)]
@@ -139,7 +139,7 @@ def _methods(problem: Problem, setting: Setting, atlas: Atlas | None) -> dict[st
     return found
 
 
-def _timed(work: Callable[[], Found]) -> tuple[Found, float, float]:
+def timed(work: Callable[[], Found]) -> tuple[Found, float, float]:
     """What came out, seconds by the clock, seconds of the processor."""
     begun, spent = time.perf_counter(), time.process_time()
     found = work()

@@ -100,6 +100,8 @@ def _graded(name: str, problem: Problem, found: Found, evaluator: Predictor) -> 
         "n": len(problem),
         "valid": quality[metrics.VALID],
         "unique": quality[metrics.UNIQUE],
+        "molecule_stability": quality[metrics.MOLECULE_STABILITY_BONDS],
+        "diversity": quality[metrics.DIVERSITY],
         "nfe": found.nfe.double().mean().item(),
         "nfe_most": int(found.nfe.max()),
     }

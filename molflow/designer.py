@@ -33,14 +33,19 @@ SIMILARITY = 0.4
 """Tanimoto's coefficient above which small molecules look alike."""
 
 
+class NothingFound(RuntimeError):
+    """The search ended without a molecule that will do."""
+
+
 @dataclass(frozen=True)
 class DesignRun:
     """What ``design`` returns.
 
     Attributes:
-        molecules: each with its targets, predictions and status in ``.properties``.
+        molecules: each with its targets, predictions and status in ``.properties``; where a formula, a fragment or a
+            lead was given, only those that meet it.
         targets: what was asked for.
-        history: (rounds, n) shortest miss so far, all targets together, in units of the guide's resolution.
+        history: (rounds, molecules) shortest miss so far, all targets together, in units of the guide's resolution.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
         trajectory: how the molecule with the lowest loss came from noise: x(t) at each step of the flow, decoded, with
@@ -107,6 +112,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
             ``formula`` out of range.
         WeightsError: weights missing or damaged.
         DeviceError: CUDA asked for and missing.
+        NothingFound: no molecule meets the formula, the fragment or the lead.
         OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
     """
     if verify is not None:
@@ -140,10 +146,18 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)
     begun = time.perf_counter()
-    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=Conditions(conditions, core), seed=seed,
-                  progress=progress)
+    must = Conditions(conditions, core)
+    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun
-    judged = judge.predict(found.batch)
+    warnings = warnings_for(wanted, flow.prior.ranges)
+    if must.all and not found.fit.all():
+        missing = f"{int((~found.fit).sum())} of the {n} molecules do not meet the formula, fragment or lead"
+        if not found.fit.any():
+            raise NothingFound(f"{missing}: allow more atoms or less similarity, or more --lookups and --draws")
+        warnings.append(f"{missing}: they are left out; more --lookups and --draws find more")
+        found = found.rows(found.fit.nonzero().squeeze(1))
+    (said, doubts), judged = leader.read(found.batch), judge.predict(found.batch)
+    expected = leader.expected_errors(doubts)
 
     molecules = unbatch(found.batch)
     for i, molecule in enumerate(molecules):
@@ -152,8 +166,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
             if name in wanted:
                 value = wanted[name].value
                 molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
-            molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
+            molecule.properties[f"guide_{name}"] = float(said[i, column])
             molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
+            if expected[i, column]:
+                molecule.properties[f"guide_error_{name}"] = float(expected[i, column])
         molecule.properties["valid"] = int(molecule.is_valid)
         molecule.properties["nfe"] = int(found.nfe[i])
     asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}
@@ -172,8 +188,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         verdicts = verification.verify(molecules, method=verify, relax=True, progress=progress)
         for molecule, verdict in zip(molecules, verdicts, strict=True):
             molecule.properties.update(verdict.found)
-    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges),
-                     trajectory, verdicts)
+    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts)
 
 
 def check_fragment(core: Fragment, piece: Molecule, generator: Generator, atoms: int | None) -> None:

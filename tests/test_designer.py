@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow.designer import choose_sizes, design, sample
+from molflow.designer import NothingFound, choose_sizes, design, sample
 from molflow.models import DeviceError, Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import collate
@@ -139,6 +139,12 @@ def test_an_ion_is_not_whole():
     assert not is_whole(MoleculeBatch(torch.randn(1, 5, 3), numbers, charges, bonds)).any()
     numbers[0, 0], charges[0, 0] = 6, 0
     assert is_whole(MoleculeBatch(torch.randn(1, 5, 3), numbers, charges, bonds)).all()
+
+
+def test_what_does_not_meet_a_condition_is_never_returned(tiny_weights):
+    """Untrained networks make no molecule of a given formula: that is said, and nothing is passed off as one."""
+    with pytest.raises(NothingFound, match="3 of the 3 molecules do not meet"):
+        run(tiny_weights, formula="C2H6")
 
 
 @pytest.mark.parametrize(("changes", "word"), [

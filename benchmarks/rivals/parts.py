@@ -89,5 +89,6 @@ def in_parts(problem: Problem, generator: Generator, guide: Predictor, method: C
     batch = MoleculeBatch.cat(batches)[torch.from_numpy(place)]
     readings = guide.predict(batch)
     miss = problem.residual(readings[:, problem.columns]).norm(dim=1)
-    return Found(batch, readings, nfe, torch.where(is_whole(batch) & miss.isfinite(), miss, torch.inf)[None],
+    whole = is_whole(batch)
+    return Found(batch, readings, whole, nfe, torch.where(whole & miss.isfinite(), miss, torch.inf)[None],
                  [sources[row] for row in place])
