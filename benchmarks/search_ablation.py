@@ -74,6 +74,6 @@ def tables(results: dict[str, Any]) -> list[Table]:
                     number(row["error_median"]), percent(row["hits"]), number(row["missed"]), percent(row["valid"]),
                     number(row["nfe"]), number(row["budget"]), number(row["cpu_seconds"])]
                    for name, row in rows.items()],
-                  "Error by the evaluator, of one property in its unit, of three the mean in floors; missed: median, in "
-                  f"units of the resolution. A hit has every property within {HIT} floors.")
+                  "Error by the evaluator, of one property in its unit, of three the mean in floors; missed: median, "
+                  f"in units of the resolution. A hit has every property within {HIT} floors.")
             for kind, rows in results["problems"].items()]
