@@ -13,6 +13,7 @@ BENCHMARKS = {
     "qm9-targets": "benchmarks.qm9_targets",
     "qm9-rivals": "benchmarks.qm9_rivals",
     "qm9-search": "benchmarks.search_ablation",
+    "qm9-doubt": "benchmarks.doubt",
     "throughput": "benchmarks.throughput",
     "qm9-conditions": "benchmarks.conditions",
     "qm9-likelihood": "benchmarks.likelihood",

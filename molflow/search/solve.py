@@ -29,8 +29,9 @@ from molflow.search.problem import POWER, Budget, Found, Problem, Progress
 
 NO_CONDITIONS = Conditions()
 
-REACHED = 0.2
-"""A molecule is there when its readings miss by this in all, in units of the resolution."""
+REACHED = 0.3
+"""A molecule is there when its readings miss by this in all, in units of the resolution: a third of what the networks
+themselves are wrong by, at best."""
 
 SCALE = 0.1
 """Of the first generation's changes: a source point keeps most of itself, and its molecule most of its bonds."""
