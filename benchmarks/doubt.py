@@ -48,7 +48,8 @@ def groups(guide: Predictor, batch: MoleculeBatch, truth: Tensor) -> list[dict[s
     promised, error = guide.expected_errors(doubts), (said - truth).abs()
     return [{"molecules": len(part), "doubt": doubts[part].mean().item(),
              "promised": (promised[part] / SCALE).mean().item(), "made": (error[part] / SCALE).mean().item(),
-             "each": {name: {"promised": promised[part, column].mean().item(), "made": error[part, column].mean().item()}
+             "each": {name: {what: values[part, column].mean().item()
+                             for what, values in (("promised", promised), ("made", error))}
                       for column, name in enumerate(PROPERTIES)}}
             for part in doubts.argsort().tensor_split(GROUPS)]
 
@@ -65,7 +66,8 @@ def shaken(guide: Predictor, evaluator: Predictor, batch: MoleculeBatch, width: 
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    titles = {"real": "QM9's test molecules, against the truth", "generated": "Generated molecules, against the evaluator"}
+    titles = {"real": "QM9's test molecules, against the truth",
+              "generated": "Generated molecules, against the evaluator"}
     found = [Table(title, ["doubt", "promised", "made",
                            *(f"{name}: {what}" for name in PROPERTIES for what in ("promised", "made"))],
                    [[number(row["doubt"]), number(row["promised"]), number(row["made"]),
