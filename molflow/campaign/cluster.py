@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,19 +22,67 @@ Job = TypeVar("Job")
 Made = TypeVar("Made")
 
 LOOK = 5.0
-"""Seconds between looks for workers that have come."""
+"""Seconds between looks for workers that have come or are missing, while nothing else happens."""
 
 CONNECT = 20.0
 """Seconds to wait for a scheduler."""
+
+RESTART = "2 minutes"
+"""How long a local worker that died may take to be back. Dask's 15 seconds are too few for a busy machine."""
 
 
 class SchedulerError(OSError):
     """The scheduler cannot be reached, or is gone."""
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work: a Dask client, and the cluster of ``count`` workers behind it if it is ours to look after."""
+
+    client: Client
+    cluster: SpecCluster | None = None
+    count: int = 0
+
+    def each(self, jobs: Iterable[tuple[Job, Callable[[], Made]]]) -> Iterator[tuple[Job, Made | Crash]]:
+        """``(job, call())`` for each ``(job, call)``, as they are done; a `Crash` in place of what raised, or what had
+        four workers die.
+
+        No more are under way than there are threads, so a job that kills its worker kills none that waited there.
+
+        Raises:
+            work.FATAL: as a job raised it.
+            SchedulerError: the scheduler is gone.
+        """
+        from dask.distributed import CancelledError, wait
+
+        queue = iter(jobs)
+        under_way: dict[Future, Job] = {}
+        while True:
+            try:
+                for job, call in islice(queue, max(0, self._threads() - len(under_way))):
+                    under_way[self.client.submit(call, pure=False)] = job
+                if not under_way:
+                    return
+                done = wait(list(under_way), timeout=LOOK, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                continue
+            except (OSError, CancelledError):
+                raise SchedulerError("the scheduler is gone") from None
+            for future in done:
+                yield under_way.pop(future), _made(future)
+
+    def _threads(self) -> int:
+        """Threads of the workers that are there, at least one; those that are gone for good are asked for again."""
+        if self.cluster is not None:
+            self.cluster.scale(self.count)
+        if self.client.status == "closed":
+            raise SchedulerError("the scheduler is gone")
+        return max(1, sum(self.client.nthreads().values()))
+
+
 @contextmanager
-def workers(spec: Spec) -> Iterator[Client]:
-    """A client of the workers that the specification names. Local ones, and Slurm's jobs, end with it.
+def workers(spec: Spec) -> Iterator[Workers]:
+    """The workers that the specification names. Local ones, and Slurm's jobs, end with it.
 
     Local ones are spawned: a script that calls this must be one that can be imported.
 
@@ -43,65 +92,39 @@ def workers(spec: Spec) -> Iterator[Client]:
         ExtraMissing: Dask, or for Slurm dask-jobqueue, is not installed.
     """
     with needed():
+        import dask
         from dask.distributed import Client, LocalCluster
     # a worker that dies is replaced and its job done again: nothing to report before it is given up
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    with ExitStack() as stack:
-        if spec.scheduler:
-            try:
-                client = stack.enter_context(Client(spec.scheduler, timeout=CONNECT))
-            except (OSError, ValueError) as error:
-                raise SchedulerError(f"no scheduler answers at {spec.scheduler} ({_line(error)})") from None
-        elif spec.slurm is not None:
-            client = stack.enter_context(Client(stack.enter_context(slurm(spec))))
-        else:
-            client = stack.enter_context(Client(stack.enter_context(LocalCluster(
-                n_workers=spec.workers or len(os.sched_getaffinity(0)), threads_per_worker=1, processes=True,
-                dashboard_address=None, silence_logs=logging.CRITICAL))))
-        yield client
+    if spec.scheduler:
+        try:
+            client = Client(spec.scheduler, timeout=CONNECT)
+        except (OSError, ValueError) as error:
+            raise SchedulerError(f"no scheduler answers at {spec.scheduler} ({_line(error)})") from None
+        with client:
+            yield Workers(client)
+    elif spec.slurm is not None:
+        with slurm(spec) as cluster, Client(cluster) as client:
+            yield Workers(client, cluster, spec.workers or 1)
+    else:
+        count = spec.workers or len(os.sched_getaffinity(0))
+        with (
+            dask.config.set({"distributed.deploy.lost-worker-timeout": RESTART}),
+            LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+                         silence_logs=logging.CRITICAL) as cluster,
+            Client(cluster) as client,
+        ):
+            yield Workers(client, cluster, count)
 
 
 def slurm(spec: Spec) -> SpecCluster:
-    """A cluster of as many of Slurm's jobs as hold the wanted workers. Raises SpecError."""
+    """What will ask Slurm for jobs. Raises SpecError."""
     with needed():
         from dask_jobqueue import SLURMCluster
     try:
-        cluster = SLURMCluster(**(spec.slurm or {}))
+        return SLURMCluster(**(spec.slurm or {}))
     except (TypeError, ValueError) as error:
         raise SpecError(f"slurm: {_line(error)}") from None
-    cluster.scale(spec.workers)
-    return cluster
-
-
-def each(client: Client, jobs: Iterable[tuple[Job, Callable[[], Made]]]) -> Iterator[tuple[Job, Made | Crash]]:
-    """``(job, call())`` for each ``(job, call)``, as they are done; a `Crash` in place of what raised, or what had
-    four workers die.
-
-    No more are under way than there are threads. One that kills its worker kills none that waited there, and a client
-    that dies leaves no queue behind.
-
-    Raises:
-        work.FATAL: as a job raised it.
-        SchedulerError: the scheduler is gone.
-    """
-    from dask.distributed import CancelledError, wait
-
-    queue = iter(jobs)
-    under_way: dict[Future, Job] = {}
-    while True:
-        try:
-            free = max(1, sum(client.nthreads().values())) - len(under_way)
-            for job, call in islice(queue, max(0, free)):
-                under_way[client.submit(call, pure=False)] = job
-            if not under_way:
-                return
-            done = wait(list(under_way), timeout=LOOK, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
-            continue  # perhaps workers have come meanwhile
-        except (OSError, CancelledError):
-            raise SchedulerError("the scheduler is gone") from None
-        for future in done:
-            yield under_way.pop(future), _made(future)
 
 
 def _made(future: Future) -> Any:

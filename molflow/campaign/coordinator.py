@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from molflow.campaign import cluster, plan, work
+from molflow.campaign.cluster import Workers
 from molflow.campaign.database import Database
 from molflow.campaign.plan import Record, Status
 from molflow.campaign.spec import Spec
@@ -17,9 +18,6 @@ from molflow.campaign.work import Result
 from molflow.molecules.convert import Molecule
 from molflow.parallel import Crash
 from molflow.verification import Method
-
-if TYPE_CHECKING:
-    from dask.distributed import Client
 
 Source = Spec | Mapping[str, Any] | str | os.PathLike[str]
 Progress = Callable[[str, float], None]
@@ -50,14 +48,14 @@ def run(spec: Source, progress: Progress | None = None) -> Status:
     with Database.claimed(chosen) as database:
         if plan.survey(chosen, database.records()).done and not _unmarked(database):
             return plan.survey(chosen, database.records())
-        with cluster.workers(chosen) as client:
-            _design(database, client, tell)
+        with cluster.workers(chosen) as workers:
+            _design(database, workers, tell)
             database.mark({record: {"status": "duplicate", "duplicate_of": first.values["key"]}
                            for record, first in _unmarked(database)})
             if chosen.xtb:
-                _verify(database, client, "xtb", chosen.xtb.relax, tell)
+                _verify(database, workers, "xtb", chosen.xtb.relax, tell)
             if chosen.dft:
-                _verify(database, client, "dft", chosen.dft.relax, tell)
+                _verify(database, workers, "dft", chosen.dft.relax, tell)
         return plan.survey(chosen, database.records())
 
 
@@ -71,7 +69,7 @@ def status(spec: Source) -> Status:
     return plan.survey(chosen, database.records() if database else [])
 
 
-def _design(database: Database, client: Client, tell: Progress) -> None:
+def _design(database: Database, workers: Workers, tell: Progress) -> None:
     spec = database.spec
     batches = plan.undesigned(spec, database.records())
     total = len(spec.targets) * spec.molecules
@@ -79,19 +77,19 @@ def _design(database: Database, client: Client, tell: Progress) -> None:
     tell("design", done / total)
     jobs = ((batch, partial(work.design, spec.targets[batch.target - 1], len(batch.places), batch.seed, spec.atoms,
                             spec.budget)) for batch in batches)
-    for batch, made in cluster.each(client, jobs):
+    for batch, made in workers.each(jobs):
         database.add(batch, [_nothing(made)] * len(batch.places) if isinstance(made, Crash) else made)
         done += len(batch.places)
         tell("design", done / total)
 
 
-def _verify(database: Database, client: Client, method: Method, relax: bool, tell: Progress) -> None:
+def _verify(database: Database, workers: Workers, method: Method, relax: bool, tell: Progress) -> None:
     wanted = plan.wanted(database.spec, database.records(), method)
     waiting = [record for record in wanted if not plan.is_verified(record, method)]
     done = len(wanted) - len(waiting)
     tell(method, done / len(wanted) if wanted else 1.0)
     jobs = ((record, partial(work.verify, database.molecule(record), method, relax)) for record in waiting)
-    for record, made in cluster.each(client, jobs):
+    for record, made in workers.each(jobs):
         if isinstance(made, Crash):
             made = Result(database.molecule(record), {f"{method}_verdict": "failed", "status": "failed",
                                                       "reason": made.why})

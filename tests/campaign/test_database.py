@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,26 @@ def test_places_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=place.split("/")[0]), Database.claimed(
                 Spec.read({**SPEC, "database": str(tmp_path / place)})):
             pass
+
+
+def test_on_a_full_disk_what_is_done_is_kept(tmp_path: Path, qm9: list[Molecule]) -> None:
+    spec = Spec.read({**SPEC, "database": str(tmp_path / "full.db")})
+    first, second = plan.undesigned(spec, [])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Database.claimed(spec) as database:
+        database.add(first, results(qm9))
+        try:  # no file may grow any further, which the system tells SQLite when it writes
+            resource.setrlimit(resource.RLIMIT_FSIZE, (Path(spec.database).stat().st_size, limits[1]))
+            with pytest.raises(DatabaseError, match=r"full\.db: .*(disk|full)") as caught:
+                for _ in range(100):
+                    database.mark(dict.fromkeys(database.records(), {"reason": "x" * 4000}))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(caught.value)
+    with Database.claimed(spec) as database:  # as the next start does
+        assert [record.values["status"] for record in database.records()] == ["valid", "valid"]
+        database.add(second, results(qm9))
+        assert len(database.records()) == 4
 
 
 def test_a_server_that_does_not_answer_is_named_without_the_password() -> None:
