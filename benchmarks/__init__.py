@@ -13,4 +13,5 @@ BENCHMARKS = {
     "qm9-targets": "benchmarks.qm9_targets",
     "qm9-likelihood": "benchmarks.likelihood",
     "oracle-qm9": "benchmarks.oracle_qm9",
+    "campaign-kill": "benchmarks.campaign_kill",
 }

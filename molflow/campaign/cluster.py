@@ -53,31 +53,25 @@ class Workers:
             work.FATAL: as a job raised it.
             SchedulerError: the scheduler is gone.
         """
-        from dask.distributed import CancelledError, wait
-
         queue = iter(jobs)
         under_way: dict[Future, Job] = {}
         while True:
-            try:
-                for job, call in islice(queue, max(0, self._threads() - len(under_way))):
+            for job, call in islice(queue, max(0, self._threads() - len(under_way))):
+                with _answered():
                     under_way[self.client.submit(call, pure=False)] = job
-                if not under_way:
-                    return
-                done = wait(list(under_way), timeout=LOOK, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                continue
-            except (OSError, CancelledError):
-                raise SchedulerError("the scheduler is gone") from None
-            for future in done:
+            if not under_way:
+                return
+            for future in _done(list(under_way)):
                 yield under_way.pop(future), _made(future)
 
     def _threads(self) -> int:
         """Threads of the workers that are there, at least one; those that are gone for good are asked for again."""
         if self.cluster is not None:
             self.cluster.scale(self.count)
-        if self.client.status == "closed":
-            raise SchedulerError("the scheduler is gone")
-        return max(1, sum(self.client.nthreads().values()))
+        with _answered():
+            if self.client.status == "closed":
+                raise ConnectionError
+            return max(1, sum(self.client.nthreads().values()))
 
 
 @contextmanager
@@ -125,6 +119,28 @@ def slurm(spec: Spec) -> SpecCluster:
         return SLURMCluster(**(spec.slurm or {}))
     except (TypeError, ValueError) as error:
         raise SpecError(f"slurm: {_line(error)}") from None
+
+
+def _done(futures: list[Future]) -> Iterable[Future]:
+    """Those that are done, at least one of them, or none after `LOOK`."""
+    from dask.distributed import wait
+
+    with _answered():
+        try:
+            return wait(futures, timeout=LOOK, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            return ()
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Around what asks the scheduler something."""
+    from dask.distributed import CancelledError
+
+    try:
+        yield
+    except (OSError, CancelledError):
+        raise SchedulerError("the scheduler is gone") from None
 
 
 def _made(future: Future) -> Any:

@@ -44,7 +44,7 @@ def run(spec: Source, progress: Progress | None = None) -> Status:
     """
     chosen = Spec.read(spec)
     tell = progress or (lambda what, share: None)
-    work.programs([method for method, wanted in (("xtb", chosen.xtb), ("dft", chosen.dft)) if wanted])
+    work.programs(chosen.methods)
     with Database.claimed(chosen) as database:
         if plan.survey(chosen, database.records()).done and not _unmarked(database):
             return plan.survey(chosen, database.records())
@@ -52,10 +52,8 @@ def run(spec: Source, progress: Progress | None = None) -> Status:
             _design(database, workers, tell)
             database.mark({record: {"status": "duplicate", "duplicate_of": first.values["key"]}
                            for record, first in _unmarked(database)})
-            if chosen.xtb:
-                _verify(database, workers, "xtb", chosen.xtb.relax, tell)
-            if chosen.dft:
-                _verify(database, workers, "dft", chosen.dft.relax, tell)
+            for method, relax in chosen.methods.items():
+                _verify(database, workers, method, relax, tell)
         return plan.survey(chosen, database.records())
 
 

@@ -116,12 +116,12 @@ class Database:
             for record, values in changes.items():
                 self._rows.update(record.id, **values)
 
-    def _row(self, record: Record) -> AtomsRow:
+    def _row(self, record: Record) -> Any:
         with _in_plain_words(self.where):
             return self._rows.get(id=record.id)
 
     def _write(self, molecule: Molecule, values: Values, data: Mapping[str, Any], made: float, id: int | None) -> None:
-        row = AtomsRow(molecule.to_ase())
+        row: Any = AtomsRow(molecule.to_ase())
         # unique in the table: no molecule can come in twice, whatever happens to locks
         row.unique_id = f"{self.spec.digest[:16]}{values['target']:08x}{values['number']:08x}"
         row.ctime, row.user = made, os.environ.get("USER")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from molflow.campaign.work import budget_fields, check
+from molflow.verification import Method
 
 LARGEST_BATCH = 1000
 """Molecules that one job designs and one transaction stores."""
@@ -88,6 +89,12 @@ class Spec:
             return _build(_parse(path.read_text(encoding="utf-8")), path.parent)
         except (SpecError, UnicodeDecodeError) as error:
             raise SpecError(f"{path}: {error}") from None
+
+    @property
+    def methods(self) -> dict[Method, bool]:
+        """Those that verify, in order, and whether they relax the molecules."""
+        settings: dict[Method, Xtb | Dft | None] = {"xtb": self.xtb, "dft": self.dft}
+        return {method: wanted.relax for method, wanted in settings.items() if wanted}
 
     @property
     def identity(self) -> dict[str, Any]:

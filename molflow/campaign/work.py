@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def budget_fields() -> dict[str, int]:
     return {field.name: 0 if field.name == "evals" else 1 for field in dataclasses.fields(Budget)}
 
 
-def programs(methods: list[Method]) -> None:
+def programs(methods: Iterable[Method]) -> None:
     """Raise OracleMissing if one of these methods is not installed."""
     for method in methods:
         (xtb if method == "xtb" else dft).version()

@@ -192,7 +192,7 @@ def write_csv(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
     """
     rows = [{"name": "", "smiles": molecule.smiles or "", "inchikey": inchikey(molecule), **molecule.properties}
             for molecule in molecules]
-    columns = {key: None for row in [dict.fromkeys(("name", "smiles", "inchikey")), *rows] for key in row}
+    columns = dict.fromkeys(["name", "smiles", "inchikey", *(key for row in rows for key in row)])
     with written_whole(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

@@ -150,7 +150,7 @@ def test_on_a_full_disk_what_is_done_is_kept(tmp_path: Path, qm9: list[Molecule]
             resource.setrlimit(resource.RLIMIT_FSIZE, (Path(spec.database).stat().st_size, limits[1]))
             with pytest.raises(DatabaseError, match=r"full\.db: .*(disk|full)") as caught:
                 for _ in range(100):
-                    database.mark(dict.fromkeys(database.records(), {"reason": "x" * 4000}))
+                    database.mark({record: {"reason": "x" * 4000} for record in database.records()})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert "\n" not in str(caught.value)
