@@ -6,7 +6,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ase.db.row import AtomsRow
 
 from molflow import __version__
 from molflow.campaign import lock
+from molflow.campaign.extra import needed
 from molflow.campaign.plan import Batch, Record
 from molflow.campaign.spec import Spec
 from molflow.campaign.work import Result, Values, trusted
@@ -45,7 +46,7 @@ class Database:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.where = re.sub(r"//.*@", "//", spec.database)  # no password in a message
+        self.where = _shown(spec)
         self._rows = _connect(spec.database)
 
     @classmethod
@@ -58,27 +59,25 @@ class Database:
             OtherCampaign: it holds something else.
             DatabaseError: it cannot be reached, read or written.
         """
-        where = re.sub(r"//.*@", "//", spec.database)
-        with _in_plain_words(where):
-            if "://" in spec.database:
-                holding = lock.of_postgresql(spec.database, where)
-            else:
-                path = Path(spec.database)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                holding = lock.of_file(path)
-            with holding:
-                if "://" not in spec.database and not path.exists():
-                    _make(path)
-                database = cls(spec)
-                database._claim()
-                yield database
+        where, path = _shown(spec), Path(spec.database)
+        embedded = "://" not in spec.database
+        with _in_plain_words(where), ExitStack() as stack:
+            try:
+                stack.enter_context(lock.of_file(path) if embedded else lock.of_postgresql(spec.database, where))
+            except OSError as error:
+                raise DatabaseError(f"{where} cannot be made or locked: {error.strerror}") from None
+            if embedded and not path.exists():
+                _make(path)
+            database = cls(spec)
+            database._claim()
+            yield database
 
     @classmethod
     def there(cls, spec: Spec) -> Database | None:
         """To be read, whoever works on it; None if the campaign has not begun. Raises as `claimed`."""
         if "://" not in spec.database and not Path(spec.database).exists():
             return None
-        with _in_plain_words(re.sub(r"//.*@", "//", spec.database)):
+        with _in_plain_words(_shown(spec)):
             database = cls(spec)
             return database if database._is_ours() else None
 
@@ -155,8 +154,14 @@ class Database:
                                    "key_descriptions": _descriptions()}
 
 
+def _shown(spec: Spec) -> str:
+    """Where the database is, without user and password."""
+    return re.sub(r"//.*@", "//", spec.database)
+
+
 def _connect(database: str) -> Any:
-    return ase.db.connect(database, use_lock_file=False)  # a file that outlives a killed process: see lock.py
+    with needed():
+        return ase.db.connect(database, use_lock_file=False)  # a file that outlives a killed process: see lock.py
 
 
 def _make(path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from molflow.campaign.extra import needed
+
 
 class Busy(RuntimeError):
     """Another process works on this campaign."""
@@ -16,10 +18,12 @@ class Busy(RuntimeError):
 
 @contextmanager
 def of_file(path: Path) -> Iterator[None]:
-    """Hold a file next to ``path``. It is not removed: who waits for it would hold one that others cannot see.
+    """Hold a file next to ``path``, in a folder that is made if need be.
 
-    Not ASE's own, which is a file that is there: it would outlive a process that was killed.
+    The file is not removed: who waits for it would hold one that others cannot see. Nor is it ASE's own lock, which
+    is a file that is there or not: it would outlive a process that was killed.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,8 +43,8 @@ POSTGRESQL = 0x6D6F6C666C6F77
 @contextmanager
 def of_postgresql(url: str, shown: str) -> Iterator[None]:
     """Hold an advisory lock of a connection of its own, which PostgreSQL drops a minute after a machine has died."""
-    import psycopg2
-
+    with needed():
+        import psycopg2
     connection = psycopg2.connect(url, options="-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 "
                                                "-c tcp_keepalives_count=3")
     try:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from molflow.campaign.extra import needed
 from molflow.campaign.work import budget_fields, check
 from molflow.verification import Method
 
@@ -110,7 +111,8 @@ class Spec:
 
 
 def _parse(text: str) -> Mapping[str, Any]:
-    import yaml
+    with needed():
+        import yaml
 
     class Loader(yaml.SafeLoader):
         """YAML's own would let a key that is there twice overwrite the first."""

@@ -21,7 +21,7 @@ from molflow.campaign.lock import Busy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "campaign.yaml"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-PATIENCE = 1200
+PATIENCE = 3600
 """Seconds; only a campaign that hangs needs them."""
 
 
@@ -152,9 +152,12 @@ def test_bad_input_is_a_sentence(example: tuple[Path, subprocess.CompletedProces
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-@pytest.mark.parametrize("module", ["yaml", "dask", "dask.distributed"])
-def test_what_is_not_installed_is_named(module: str, tmp_path: Path) -> None:
-    (tmp_path / "campaign.yaml").write_text(EXAMPLE.read_text())
+@pytest.mark.parametrize(("module", "database"), [
+    ("yaml", "a.db"), ("dask", "a.db"), ("dask.distributed", "a.db"), ("psycopg2", "postgresql://127.0.0.1:9/a"),
+])
+def test_what_is_not_installed_is_named(module: str, database: str, tmp_path: Path) -> None:
+    spec = {**yaml.safe_load(EXAMPLE.read_text()), "database": database}
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(spec))
     code = f"import sys; sys.modules[{module!r}] = None; from molflow.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "campaign", str(tmp_path / "campaign.yaml")],
                           capture_output=True, text=True, env=ENVIRONMENT, timeout=PATIENCE, check=False)
