@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 SMALL = {"name": "small", "seed": 3, "targets": [{"gap": 5.0}, {"gap": "0.25Ha", "mu": "1.5D"}], "molecules": 5,
-         "batch": 2, "atoms": 9, "budget": {"lookups": 1, "draws": 1, "generations": 0, "gradients": 0, "steps": 4}, "workers": 1}
+         "batch": 2, "atoms": 9, "budget": {"lookups": 1, "draws": 1, "generations": 0, "gradients": 0,
+                                                "steps": 4}, "workers": 1}
 """Seconds of work by the shipped weights; so few steps break some molecules, and so few atoms repeat some."""
 
 
