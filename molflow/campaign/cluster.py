@@ -32,7 +32,7 @@ RESTART = "2 minutes"
 
 
 class SchedulerError(OSError):
-    """The scheduler cannot be reached, or is gone."""
+    """The scheduler is gone."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def workers(spec: Spec) -> Iterator[Workers]:
     Local ones are spawned: a script that calls this must be one that can be imported.
 
     Raises:
-        SchedulerError: the scheduler does not answer.
-        SpecError: dask-jobqueue does not take the settings of Slurm.
+        SpecError: the scheduler does not answer, or dask-jobqueue does not take the settings of Slurm.
         ExtraMissing: Dask, or for Slurm dask-jobqueue, is not installed.
     """
     with needed():
@@ -94,7 +93,7 @@ def workers(spec: Spec) -> Iterator[Workers]:
         try:
             client = Client(spec.scheduler, timeout=CONNECT)
         except (OSError, ValueError) as error:
-            raise SchedulerError(f"no scheduler answers at {spec.scheduler} ({_line(error)})") from None
+            raise SpecError(f"no scheduler answers at {spec.scheduler} ({_line(error)})") from None
         with client:
             yield Workers(client)
     elif spec.slurm is not None:

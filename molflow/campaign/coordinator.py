@@ -36,9 +36,10 @@ def run(spec: Source, progress: Progress | None = None) -> Status:
 
     Raises:
         FileNotFoundError, SpecError: there is no specification, or it cannot be understood.
-        OtherCampaign, lock.Busy, DatabaseError: the database is another campaign's, worked on by another process, or
-            cannot be used. What is stored already stays.
-        SchedulerError: as `cluster.workers`.
+        OtherCampaign, lock.Busy, NotOpened: the database is another campaign's, worked on by another process, or cannot
+            be reached or made.
+        DatabaseError: it cannot be read or written any longer. What is stored already stays.
+        SchedulerError: the scheduler is gone.
         ExtraMissing, OracleMissing: something that has to do the work is not installed.
         TargetError, WeightsError: as `molflow.design`.
     """
@@ -73,8 +74,8 @@ def _design(database: Database, workers: Workers, tell: Progress) -> None:
     total = len(spec.targets) * spec.molecules
     done = total - sum(len(batch.places) for batch in batches)
     tell("design", done / total)
-    jobs = ((batch, partial(work.design, spec.targets[batch.target - 1], len(batch.places), batch.seed, spec.atoms,
-                            spec.budget)) for batch in batches)
+    jobs = ((batch, partial(work.design, spec.targets[batch.target - 1], len(batch.places), batch.seed, batch.share,
+                            spec.atoms, spec.budget)) for batch in batches)
     for batch, made in workers.each(jobs):
         database.add(batch, [_nothing(made)] * len(batch.places) if isinstance(made, Crash) else made)
         done += len(batch.places)

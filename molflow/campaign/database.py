@@ -31,7 +31,11 @@ class OtherCampaign(ValueError):
 
 
 class DatabaseError(OSError):
-    """A database cannot be reached, read or written."""
+    """A database cannot be read or written."""
+
+
+class NotOpened(DatabaseError, ValueError):
+    """A database cannot be reached or made where the specification says."""
 
 
 class Database:
@@ -57,19 +61,20 @@ class Database:
         Raises:
             lock.Busy: another process works on it.
             OtherCampaign: it holds something else.
-            DatabaseError: it cannot be reached, read or written.
+            NotOpened: it cannot be reached or made.
         """
         where, path = _shown(spec), Path(spec.database)
         embedded = "://" not in spec.database
-        with _in_plain_words(where), ExitStack() as stack:
-            try:
-                stack.enter_context(lock.of_file(path) if embedded else lock.of_postgresql(spec.database, where))
-            except OSError as error:
-                raise DatabaseError(f"{where} cannot be made or locked: {error.strerror}") from None
-            if embedded and not path.exists():
-                _make(path)
-            database = cls(spec)
-            database._claim()
+        with ExitStack() as stack:
+            with _in_plain_words(where, NotOpened):
+                try:
+                    stack.enter_context(lock.of_file(path) if embedded else lock.of_postgresql(spec.database, where))
+                except OSError as error:
+                    raise NotOpened(f"{where} cannot be made or locked: {error.strerror}") from None
+                if embedded and not path.exists():
+                    _make(path)
+                database = cls(spec)
+                database._claim()
             yield database
 
     @classmethod
@@ -77,7 +82,7 @@ class Database:
         """To be read, whoever works on it; None if the campaign has not begun. Raises as `claimed`."""
         if "://" not in spec.database and not Path(spec.database).exists():
             return None
-        with _in_plain_words(_shown(spec)):
+        with _in_plain_words(_shown(spec), NotOpened):
             database = cls(spec)
             return database if database._is_ours() else None
 
@@ -190,14 +195,14 @@ def _descriptions() -> dict[str, tuple[str, str, str]]:
 
 
 @contextmanager
-def _in_plain_words(where: str) -> Iterator[None]:
-    """DatabaseError, a sentence with the database's name, for what either program raises."""
+def _in_plain_words(where: str, kind: type[DatabaseError] = DatabaseError) -> Iterator[None]:
+    """A DatabaseError, a sentence with the database's name, for what either program raises."""
     try:
         yield
     except sqlite3.Error as error:
-        raise DatabaseError(f"{where}: {error}") from None
+        raise kind(f"{where}: {error}") from None
     except Exception as error:
         # psycopg2 comes with an extra and would have to be there to be named in an `except`
         if type(error).__module__.split(".")[0] != "psycopg2":
             raise
-        raise DatabaseError(f"{where}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise kind(f"{where}: {' '.join(str(error).split()) or type(error).__name__}") from None

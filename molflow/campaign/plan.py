@@ -40,12 +40,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Batch:
-    """Molecules ``first`` to ``last`` for a target, all numbers from 1, and the seed that makes them."""
+    """Molecules ``first`` to ``last`` for a target, all numbers from 1, and the seed and the share that make them.
+
+    Each batch of a target has a share of its own of where `molflow.design` begins: else they would find the same
+    molecules, only the nearest.
+    """
 
     target: int
     first: int
     last: int
     seed: int
+    share: tuple[int, int]
 
     @property
     def places(self) -> list[Place]:
@@ -56,11 +61,13 @@ def undesigned(spec: Spec, records: Iterable[Record]) -> list[Batch]:
     """The batches that are not stored; a batch is stored whole or not at all."""
     stored = {record.place for record in records}
     found = []
+    firsts = range(1, spec.molecules + 1, spec.batch)
     for target in range(1, len(spec.targets) + 1):
-        for first in range(1, spec.molecules + 1, spec.batch):
+        for number, first in enumerate(firsts):
             if (target, first) not in stored:
                 seed = int(np.random.SeedSequence((spec.seed, target, first)).generate_state(1)[0])
-                found.append(Batch(target, first, min(first + spec.batch - 1, spec.molecules), seed))
+                last = min(first + spec.batch - 1, spec.molecules)
+                found.append(Batch(target, first, last, seed, (number, len(firsts))))
     return found
 
 
@@ -114,11 +121,13 @@ class Status:
     Attributes:
         name: of the campaign.
         design, xtb, dft: done, and to be done in all; (0, 0) for a stage that is not wanted.
+        distinct: how many of the designed are valid, and the first of their kind.
         words: how many molecules there are of each status.
     """
 
     name: str
     design: tuple[int, int]
+    distinct: int
     xtb: tuple[int, int]
     dft: tuple[int, int]
     words: dict[str, int]
@@ -128,10 +137,14 @@ class Status:
         return all(done == total for done, total in (self.design, self.xtb, self.dft))
 
     def __str__(self) -> str:
-        stages = [f"{stage} {done} of {total}" for stage, (done, total) in
-                  (("designed", self.design), ("xTB", self.xtb), ("DFT", self.dft)) if total]
-        words = [f"{count} {word}" for word, count in self.words.items()]
-        return f"{self.name}: {', '.join(stages)}" + (f"; {', '.join(words)}" if words else "")
+        words = dict(self.words)
+        again = words.pop("duplicate", 0)
+        parts = [f"{self.design[1]} wanted, {self.design[0]} designed, {self.distinct} distinct, {again} duplicate"
+                 + "s" * (again != 1)]
+        parts += [f"{stage} {done} of {total}" for stage, (done, total) in (("xTB", self.xtb), ("DFT", self.dft))
+                  if total]
+        parts += [", ".join(f"{count} {word}" for word, count in words.items())] * bool(words)
+        return f"{self.name}: {'; '.join(parts)}"
 
 
 def survey(spec: Spec, records: Sequence[Record]) -> Status:
@@ -140,7 +153,8 @@ def survey(spec: Spec, records: Sequence[Record]) -> Status:
     for method in ("xtb", "dft"):
         jobs = wanted(spec, records, method)
         stages[method] = sum(is_verified(record, method) for record in jobs), len(jobs)
-    repeated = {record.id for record, _ in split(records)[1]}
+    unique, again = split(records)
+    repeated = {record.id for record, _ in again}
     words = Counter("duplicate" if record.id in repeated else record.values["status"] for record in records)
-    return Status(spec.name, (len(records), len(spec.targets) * spec.molecules), **stages,
+    return Status(spec.name, (len(records), len(spec.targets) * spec.molecules), len(unique), **stages,
                   words=dict(words.most_common()))

@@ -90,6 +90,8 @@ class Spec:
             return _build(_parse(path.read_text(encoding="utf-8")), path.parent)
         except (SpecError, UnicodeDecodeError) as error:
             raise SpecError(f"{path}: {error}") from None
+        except PermissionError as error:
+            raise SpecError(f"{path}: {error.strerror}") from None
 
     @property
     def methods(self) -> dict[Method, bool]:

@@ -55,13 +55,13 @@ def programs(methods: Iterable[Method]) -> None:
         (xtb if method == "xtb" else dft).version()
 
 
-def design(targets: Mapping[str, float | str], n: int, seed: int, atoms: int | None,
+def design(targets: Mapping[str, float | str], n: int, seed: int, share: tuple[int, int], atoms: int | None,
            budget: Mapping[str, int]) -> list[Result]:
     """Design ``n`` molecules, and see which are valid. Raises as `molflow.design`."""
     import torch
 
     torch.set_num_threads(1)  # the order of sums depends on it, and so do the molecules
-    run = run_design(targets, n, seed, atoms=atoms, budget=Budget(**budget))
+    run = run_design(targets, n, seed, atoms=atoms, budget=Budget(**budget), share=share)
     return [Result(molecule, _designed(molecule)) for molecule in run.molecules]
 
 

@@ -7,29 +7,10 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-
-SMALL = {"name": "small", "seed": 3, "targets": [{"gap": 5.0}, {"gap": "0.25Ha", "mu": "1.5D"}], "molecules": 5,
-         "batch": 2, "atoms": 9, "budget": {"lookups": 1, "draws": 1, "generations": 0, "gradients": 0,
-                                                "steps": 4}, "workers": 1}
-"""Seconds of work by the shipped weights; so few steps break some molecules, and so few atoms repeat some."""
-
-
-@pytest.fixture
-def spec_file(tmp_path: Path) -> Callable[..., Path]:
-    """Write a specification, `SMALL` with changes."""
-
-    def write(**changes: Any) -> Path:
-        path = tmp_path / "spec.yaml"
-        path.write_text(yaml.safe_dump({**SMALL, **changes}))
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 import pytest
 
 from molflow.campaign import cluster
 from molflow.campaign.cluster import SchedulerError, Workers
 from molflow.campaign.spec import Spec, SpecError
-from molflow.oracles.record import OracleMissing
 from molflow.parallel import Crash
 
 SPEC = Spec.read({"name": "a", "targets": [{"gap": 5.0}], "molecules": 1, "workers": 2})
@@ -24,10 +24,6 @@ def workers() -> Iterator[Workers]:
         yield workers
 
 
-def raises(error: Exception) -> None:
-    raise error
-
-
 def test_one_that_kills_its_workers_costs_no_other(workers: Workers) -> None:
     jobs = [*((n, partial(divmod, n, 7)) for n in range(40)), ("text", partial(int, "x")),
             ("dies", partial(os._exit, 1)), *((n, partial(divmod, n, 7)) for n in range(40, 80))]
@@ -37,10 +33,12 @@ def test_one_that_kills_its_workers_costs_no_other(workers: Workers) -> None:
     assert found == {n: divmod(n, 7) for n in range(80)}
 
 
-@pytest.mark.parametrize("error", [OracleMissing("no such program"), OSError(28, "No space left on device")])
-def test_what_no_molecule_is_to_blame_for_ends_it(workers: Workers, error: Exception) -> None:
-    with pytest.raises(type(error), match=str(error).split("]")[-1].strip()):
-        list(workers.each([(n, partial(raises, error)) for n in range(3)]))
+@pytest.mark.parametrize(("job", "error"), [
+    (partial(import_module, "no_such_module"), ModuleNotFoundError), (partial(os.listdir, "/no/folder"), OSError),
+])
+def test_what_no_molecule_is_to_blame_for_ends_it(workers: Workers, job: partial, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"No such file|no_such_module"):
+        list(workers.each([(n, job) for n in range(3)]))
 
 
 def test_jobs_are_taken_when_there_is_somebody_to_do_them(workers: Workers) -> None:
@@ -68,6 +66,14 @@ def test_a_scheduler_that_goes_away() -> None:
         next(jobs)
         workers.client.cluster.close()
         list(jobs)
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT", 1.0)
+    for address in ("tcp://127.0.0.1:9", "colour://127.0.0.1:9", "tcp://127.0.0.1:99999"):
+        wanted = replace(SPEC, workers=None, scheduler=address)
+        with pytest.raises(SpecError, match=f"no scheduler answers at {address}"), cluster.workers(wanted):
+            pass
 
 
 def test_what_is_asked_of_slurm() -> None:

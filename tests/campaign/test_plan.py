@@ -36,6 +36,7 @@ def test_what_is_not_designed() -> None:
     assert [place for batch in batches for place in batch.places] == PLACES
     assert [len(batch.places) for batch in batches] == [2, 2, 1, 2, 2, 1]
     assert len({batch.seed for batch in batches}) == 6
+    assert [batch.share for batch in batches] == [(0, 3), (1, 3), (2, 3)] * 2
     assert batches == plan.undesigned(SPEC, [])
     stored = [Record(1, 0.0, {"target": 1, "number": 3}), Record(2, 0.0, {"target": 1, "number": 4})]
     assert plan.undesigned(SPEC, stored) == [batch for batch in batches if (batch.target, batch.first) != (1, 3)]
@@ -88,10 +89,20 @@ def test_a_campaign_without_xtb_takes_every_valid_molecule_for_fit() -> None:
     records = [Record(n, 0.0, {"target": 1, "number": n, "status": "valid", "smiles": "C" * n, "target_gap": 5.0,
                                "evaluator_gap": gap}) for n, gap in ((1, 6.0), (2, 5.1), (3, 4.8))]
     assert plan.wanted(spec, records, "xtb") == [] and plan.wanted(spec, records, "dft") == [records[1]]
-    assert str(plan.survey(spec, records)) == "a: designed 3 of 3, DFT 0 of 1; 3 valid"
+    assert str(plan.survey(spec, records)) == "a: 3 wanted, 3 designed, 3 distinct, 0 duplicates; DFT 0 of 1; 3 valid"
 
 
 def test_a_molecule_whose_job_failed_is_counted_and_never_verified() -> None:
     records = [Record(1, 0.0, {"target": 1, "number": 1, "status": "failed", "reason": "4 workers died of it"})]
     assert plan.split(records) == ([], [])
     assert plan.survey(SPEC, records).words == {"failed": 1}
+
+
+def test_the_summary_says_how_many_there_are_of_what_was_wanted() -> None:
+    molecules = [("C", "valid"), ("C", "valid"), ("N", "invalid"), ("O", "valid")]
+    records = [Record(n, 0.0, {"target": 1, "number": n, "status": status, "smiles": smiles, "target_gap": 5.0})
+               for n, (smiles, status) in enumerate(molecules, start=1)]
+    found = plan.survey(SPEC, records)
+    assert found.distinct == 2
+    assert str(found) == ("a: 10 wanted, 4 designed, 2 distinct, 1 duplicate; xTB 0 of 2; DFT 0 of 2; 2 valid, "
+                          "1 invalid")

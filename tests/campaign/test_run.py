@@ -17,12 +17,20 @@ import pytest
 import yaml
 
 from molflow import campaign
+from molflow.campaign import cluster
+from molflow.campaign.database import Database
 from molflow.campaign.lock import Busy
+from molflow.campaign.spec import Spec
+from molflow.cli import main
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "campaign.yaml"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 PATIENCE = 3600
 """Seconds; only a campaign that hangs needs them."""
+
+KILLED = {"name": "killed", "targets": [{"gap": 5.0}], "molecules": 5, "batch": 1, "atoms": 9, "workers": 1,
+          "budget": {"lookups": 1, "generations": 0, "gradients": 0, "steps": 8}}
+"""Enough to be killed in the middle of, twice."""
 
 
 def command(*arguments: object) -> list[str]:
@@ -56,9 +64,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
 def test_the_example_runs_to_its_end(example: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     path, done = example
     assert done.returncode == 0, done.stderr
-    assert "example: designed 8 of 8, xTB" in done.stdout and "Traceback" not in done.stderr
+    assert "example: 4 wanted, 4 designed, " in done.stdout and "Traceback" not in done.stderr
     found = rows(str(path.with_name("campaign.db")))
-    assert sorted(found) == [f"example/{target}/{number}" for target in (1, 2) for number in range(1, 5)]
+    assert sorted(found) == [f"example/{target}/{number}" for target in (1, 2) for number in (1, 2)]
     by_dft = [row for row in found.values() if row.stage == "dft"]
     assert len(by_dft) == 2 and {row.target for row in by_dft} == {1, 2}
     for row in by_dft:
@@ -82,89 +90,119 @@ def test_a_finished_campaign_is_left_as_it_is(example: tuple[Path, subprocess.Co
     assert database.read_bytes() == before
 
 
-def test_whatever_is_killed_the_same_molecules_come_out(
-    example: tuple[Path, subprocess.CompletedProcess[str]], database: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "killed.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(EXAMPLE.read_text()), "database": database, "workers": 2}))
-    killed: list[tuple[Any, dict[str, Any]]] = []
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `KILLED` comes to if nobody disturbs it."""
+    database = str(tmp_path_factory.mktemp("undisturbed") / "campaign.db")
+    assert campaign.run({**KILLED, "database": database}).done
+    return content(database)
 
-    def until(enough: Callable[[campaign.Status], bool]) -> subprocess.Popen[bytes]:
-        coordinator = subprocess.Popen(command(path), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+
+def test_whatever_is_killed_the_same_molecules_come_out(undisturbed: dict[str, Any], database: str,
+                                                        tmp_path: Path) -> None:
+    path = tmp_path / "killed.yaml"
+    path.write_text(yaml.safe_dump({**KILLED, "database": database}))
+    coordinator = subprocess.Popen(command(path), env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+
+    def until(enough: Callable[[campaign.Status], bool]) -> None:
         begun = time.monotonic()
         while not enough(campaign.status(path)):
             assert coordinator.poll() is None and time.monotonic() - begun < PATIENCE
-            time.sleep(0.1)
-        return coordinator
+            time.sleep(0.2)
 
-    def workers(coordinator: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        return psutil.Process(coordinator.pid).children(recursive=True)
-
-    # everything, as the power would, with a part of the molecules designed
-    coordinator = until(lambda status: status.design[0] > 0)
+    # the worker, with a part of the molecules designed; it is replaced
+    until(lambda status: status.design[0] > 0)
     with pytest.raises(Busy, match="is being worked on"):
         campaign.run(path)
-    left = workers(coordinator)
+    family = psutil.Process(coordinator.pid).children(recursive=True)
+    workers = [process for process in family if "spawn_main" in " ".join(process.cmdline())]
+    assert workers
+    for process in workers:
+        process.kill()
+
+    # everything, as the power would, with a part of them relaxed
+    until(lambda status: status.xtb[0] > 0)
+    left = psutil.Process(coordinator.pid).children(recursive=True)
     coordinator.kill()
     coordinator.wait()
-    assert psutil.wait_procs(left, timeout=60)[1] == []
-    killed.append((campaign.status(path), rows(database)))
+    assert psutil.wait_procs(left, timeout=PATIENCE)[1] == []
+    status, before = campaign.status(path), rows(database)
+    assert not status.done and status.design[0] == len(before)
 
-    # the workers, and a while later everything
-    coordinator = until(lambda status: status.xtb[0] > 0)
-    for worker in workers(coordinator):
-        if "spawn_main" in " ".join(worker.cmdline()):
-            worker.kill()
-    while campaign.status(path).xtb[0] < 3:
-        assert coordinator.poll() is None
-        time.sleep(0.1)
-    coordinator.kill()
-    coordinator.wait()
-    killed.append((campaign.status(path), rows(database)))
-
-    done = shell(path)
-    assert done.returncode == 0, done.stderr
-    assert content(database) == content(str(example[0].with_name("campaign.db")))
+    assert campaign.run(path).done
+    assert content(database) == undisturbed
     final = rows(database)
-    for status, before in killed:
-        assert not status.done
-        for key, row in before.items():  # what was there is what is there: nothing was calculated again
-            assert final[key].ctime == row.ctime and final[key].unique_id == row.unique_id
-            if "xtb_seconds" in row:
-                assert final[key].xtb_seconds == row.xtb_seconds
-    assert [status.design[0] for status, _ in killed] == [len(before) for _, before in killed]
+    for key, row in before.items():  # what was there is what is there: nothing was calculated again
+        assert final[key].ctime == row.ctime and final[key].unique_id == row.unique_id
+        if "xtb_seconds" in row:
+            assert final[key].xtb_seconds == row.xtb_seconds
 
 
-@pytest.mark.parametrize(("changes", "words", "status"), [
-    ({"molecule": 3}, "unknown key molecule: did you mean molecules?", 2),
-    ({"seed": 1}, "holds another campaign, whose seed is 0, not 1", 2),
-    ({"database": "/proc/campaign.db"}, "/proc/", 1),
-    ({"database": "spec.yaml/campaign.db"}, "spec.yaml", 1),
-    ({"scheduler": "tcp://127.0.0.1:9", "workers": None, "database": "b.db"}, "no scheduler answers", 1),
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
+    """What `molflow campaign` says to a file that it cannot use: the example with changes, or a text, or bytes."""
+
+    def run(*words: str, text: str | bytes | None = None, **changes: Any) -> str:
+        path = tmp_path / "spec.yaml"
+        spec = {**yaml.safe_load(EXAMPLE.read_text()), **changes}
+        path.write_bytes(text.encode() if isinstance(text, str) else text or yaml.safe_dump(spec).encode())
+        monkeypatch.setattr(sys, "argv", ["molflow", "campaign", *words, str(path)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capfd.readouterr()
+        assert caught.value.code == 2 and out == "" and "Traceback" not in err
+        sentences = [line for line in err.splitlines() if line.startswith("molflow: ")]
+        assert len(sentences) == 1
+        return sentences[0]
+
+    return run
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"text": b"\xff\xfe\x00"}, "spec.yaml: 'utf-8' codec"),
+    ({"text": "name: [a"}, "line 1: not YAML"),
+    ({"molecule": 3}, "unknown key molecule: did you mean molecules?"),
+    ({"molecules": -4}, "molecules must be a whole number of at least 1, not -4"),
+    ({"database": "/proc/campaign.db"}, "/proc/"),
+    ({"database": "spec.yaml/campaign.db"}, "spec.yaml"),
+    ({"database": "postgresql://me:secret@127.0.0.1:9/none"}, "postgresql://127.0.0.1:9/none: "),
+    ({"scheduler": "tcp://127.0.0.1:9", "workers": None}, "no scheduler answers at tcp://127.0.0.1:9"),
 ])
-def test_bad_input_is_a_sentence(example: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, changes: dict,
-                                 words: str, status: int) -> None:
-    (tmp_path / "campaign.db").write_bytes(example[0].with_name("campaign.db").read_bytes())
-    path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(EXAMPLE.read_text()), **changes}))
-    done = shell(path)
-    assert done.returncode == status and words in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and done.stdout == ""
+def test_bad_input_is_a_sentence(say: Say, changes: dict[str, Any], words: str,
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    if "postgresql" in words:
+        pytest.importorskip("psycopg2")
+    monkeypatch.setattr(cluster, "CONNECT", 1.0)
+    assert words in (said := say(**changes)) and "secret" not in said
+
+
+def test_a_database_of_another_campaign_is_refused(say: Say, tmp_path: Path) -> None:
+    spec = yaml.safe_load(EXAMPLE.read_text())
+    with Database.claimed(Spec.read({**spec, "database": str(tmp_path / "campaign.db")})):
+        pass
+    for words in ([], ["status"]):
+        assert "campaign.db holds another campaign, whose seed is 0, not 1" in say(*words, seed=1)
 
 
 @pytest.mark.parametrize(("module", "database"), [
     ("yaml", "a.db"), ("dask", "a.db"), ("dask.distributed", "a.db"), ("psycopg2", "postgresql://127.0.0.1:9/a"),
 ])
-def test_what_is_not_installed_is_named(module: str, database: str, tmp_path: Path) -> None:
-    spec = {**yaml.safe_load(EXAMPLE.read_text()), "database": database}
-    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(spec))
-    code = f"import sys; sys.modules[{module!r}] = None; from molflow.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "campaign", str(tmp_path / "campaign.yaml")],
-                          capture_output=True, text=True, env=ENVIRONMENT, timeout=PATIENCE, check=False)
-    assert done.returncode == 2 and "pip install 'molflow[campaign]'" in done.stderr and "Traceback" not in done.stderr
+def test_what_is_not_installed_is_named(say: Say, module: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = yaml.safe_dump({**yaml.safe_load(EXAMPLE.read_text()), "database": database})
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "pip install 'molflow[campaign]'" in say(text=text)
 
 
-def test_help_names_both_commands() -> None:
-    done = shell("--help")
-    assert done.returncode == 0 and "run" in done.stdout and "status" in done.stdout
-    assert shell("no-such-file.yaml").returncode == 2
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["--help"], 0, "status"), (["no-such-file.yaml"], 2, "no-such-file.yaml: No such file or directory"),
+])
+def test_help_and_a_file_that_is_not_there(words: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch,
+                                           capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["molflow", "campaign", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == code and said in "".join(capfd.readouterr())
