@@ -160,8 +160,13 @@ class Database:
 
 
 def _shown(spec: Spec) -> str:
-    """Where the database is, without user and password."""
-    return re.sub(r"//.*@", "//", spec.database)
+    """Where the database is."""
+    return _without_password(spec.database)
+
+
+def _without_password(text: str) -> str:
+    """Text with the user and password of the URL in it left out."""
+    return re.sub(r"//.*@", "//", text)
 
 
 def _connect(database: str) -> Any:
@@ -205,4 +210,5 @@ def _in_plain_words(where: str, kind: type[DatabaseError] = DatabaseError) -> It
         # psycopg2 comes with an extra and would have to be there to be named in an `except`
         if type(error).__module__.split(".")[0] != "psycopg2":
             raise
-        raise kind(f"{where}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        said = _without_password(" ".join(str(error).split()))  # libpq repeats a URL that it cannot read
+        raise kind(f"{where}: {said or type(error).__name__}") from None

@@ -244,7 +244,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "budget": _budget,
     "xtb": _xtb,
     "dft": _dft,
-    "database": _text(r".+\.db|postgres(ql)?://.+", "a path that ends in .db, or postgresql://user@host/name"),
+    "database": _text(r"(.*/)?[^/\n]+\.db|postgres(ql)?://.+", "a path that ends in .db, or postgresql://user@host/name"),
     "workers": _whole(1),
     "scheduler": _text(r"\w+://.+", "an address such as tcp://host:8786"),
     "slurm": _slurm,

@@ -170,6 +170,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     ({"database": "/proc/campaign.db"}, "/proc/"),
     ({"database": "spec.yaml/campaign.db"}, "spec.yaml"),
     ({"database": "postgresql://me:secret@127.0.0.1:9/none"}, "postgresql://127.0.0.1:9/none: "),
+    ({"database": "postgresql://me:secret@[/none"}, "postgresql://[/none: "),
     ({"scheduler": "tcp://127.0.0.1:9", "workers": None}, "no scheduler answers at tcp://127.0.0.1:9"),
 ])
 def test_bad_input_is_a_sentence(say: Say, changes: dict[str, Any], words: str,

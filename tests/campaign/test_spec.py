@@ -72,6 +72,7 @@ def test_defaults_and_what_switches_stages_off(tmp_path: Path) -> None:
     ({"xtb": "yes"}, "xtb must be true or false"),
     ({"dft": True}, "{best: 10}"),
     ({"database": "a.sqlite"}, "ends in .db"),
+    ({"database": "a/.db"}, "ends in .db"),
     ({"scheduler": "host:8786"}, "tcp://host:8786"),
     ({"scheduler": "tcp://host:8786", "workers": 2}, "a scheduler has its own workers"),
     ({"slurm": {"queue": "normal"}}, "slurm needs workers"),
