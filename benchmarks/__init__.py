@@ -21,4 +21,5 @@ BENCHMARKS = {
     "oracle-qm9": "benchmarks.oracle_qm9",
     "oracle-speed": "benchmarks.oracle_speed",
     "report": "benchmarks.report",
+    "campaign-kill": "benchmarks.campaign_kill",
 }

@@ -6,18 +6,32 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class RunByDefault(TyperGroup):
+    """`campaign FILE` is short for `campaign run FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Molecules with the properties you ask for.")
 data = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
 train = typer.Typer(no_args_is_help=True, help="Train the networks.")
+campaign = typer.Typer(no_args_is_help=True, cls=RunByDefault,
+                       help="Design and verify many molecules for many targets: `campaign FILE` begins, or goes on.")
 app.add_typer(data, name="data")
+app.add_typer(campaign, name="campaign")
 app.add_typer(train, name="train")
 
 Seed = Annotated[int, typer.Option(help="Drives everything: same seed, same machine, same molecules.")]
@@ -259,6 +273,27 @@ def verify(
         _deliver(pd.DataFrame([verdict.row() for verdict in verdicts]), out)
     words = Counter(verdict.word for verdict in verdicts)
     print(", ".join(f"{count} {word}" for word, count in words.most_common()), file=sys.stderr)
+
+
+Specification = Annotated[Path, typer.Argument(help="YAML file: name, targets, molecules and more.")]
+
+
+@campaign.command("run")
+def run_campaign(spec: Specification) -> None:
+    """Begin a campaign, or go on with it after any stop. Results are in its database, for `ase db`."""
+    from molflow import campaign
+
+    with live() as tell:
+        done = campaign.run(spec, progress=tell)  # type: ignore[arg-type]
+    print(done)
+
+
+@campaign.command("status")
+def campaign_status(spec: Specification) -> None:
+    """Say how far a campaign is, from its database: while it runs, too, and from another machine."""
+    from molflow import campaign
+
+    print(campaign.status(spec))
 
 
 def _read(file: Path) -> list:

@@ -85,7 +85,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
            formula: str | None = None, fragment: Molecule | None = None, lead: Molecule | None = None,
            similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
            generator: Path | None = None, guide: Path | None = None, evaluator: Path | None = None,
-           verify: Method | None = None, progress: Progress | None = None) -> DesignRun:
+           verify: Method | None = None, share: tuple[int, int] = (0, 1),
+           progress: Progress | None = None) -> DesignRun:
     """Make ``n`` molecules that have the wanted properties, each another one.
 
     Args:
@@ -105,11 +106,13 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         generator, guide, evaluator: files of weights, by default the shipped ones.
         verify: ``xtb`` or ``dft``: relax every molecule by quantum chemistry, add what that says of it to its
             properties, and a verdict; see `molflow.verify`, also for the processes it starts.
+        share: ``(k, count)``, k from 0. Calls for the same targets look up where to begin on the same map, whatever
+            their seeds; those of other k do so on other parts of it, and come to other molecules.
         progress: called as the work goes on.
 
     Raises:
-        TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms`` or
-            ``formula`` out of range.
+        TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms``,
+            ``formula`` or ``share`` out of range.
         WeightsError: weights missing or damaged.
         DeviceError: CUDA asked for and missing.
         NothingFound: no molecule meets the formula, the fragment or the lead.
@@ -122,6 +125,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
+    if not 0 <= share[0] < share[1]:
+        raise TargetError(f"there is no share {share[0]} of {share[1]}: they are counted from 0")
     conditions = []
     if formula is not None:
         composition = parse_formula(formula)
@@ -138,6 +143,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         check_fragment(core, fragment, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
     atlas = Atlas.beside(flow)
+    if atlas is not None:
+        atlas = atlas.share(*share)
     check_consistent(wanted, leader.card.metrics)
     goals = [goal.within(flow.prior.ranges[name]).inside(leader.card.metrics.get(name, 0.0))
              for name, goal in wanted.items()]
@@ -176,7 +183,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     settings = {"targets": asked, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
                 "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
                 "similarity": similarity if lead else None, "device": str(flow.device), "budget": vars(budget),
-                "verify": verify, "seconds": seconds,
+                "verify": verify, "share": list(share), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
     trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps, power=POWER,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +112,16 @@ class Atlas:
                         found[row, turn] = place
                         break
         return found
+
+    def share(self, number: int, count: int) -> Atlas:
+        """The ``number``-th, from 0, of ``count`` maps that have no place in common.
+
+        Places are in the order in which they were drawn, so a share holds of everything as much as any other, and the
+        nearest in all shares together are the nearest on the map.
+        """
+        mine = slice(number, None, count)
+        return replace(self, numbers=self.numbers[mine], sizes=self.sizes[mine], readings=self.readings[mine],
+                       smiles=self.smiles[mine])
 
     def save(self, path: Path) -> None:
         """Write to a temporary name, then rename. Readings keep four digits."""
