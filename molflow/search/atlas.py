@@ -121,7 +121,7 @@ class Atlas:
         """
         mine = slice(number, None, count)
         return replace(self, numbers=self.numbers[mine], sizes=self.sizes[mine], readings=self.readings[mine],
-                       smiles=self.smiles[mine])
+                       doubts=self.doubts[mine], smiles=self.smiles[mine])
 
     def save(self, path: Path) -> None:
         """Write to a temporary name, then rename. Readings keep four digits."""

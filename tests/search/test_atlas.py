@@ -81,13 +81,13 @@ def test_only_admitted_places_are_looked_at_until_there_are_none():
 def test_shares_have_no_place_in_common_and_together_find_the_nearest():
     both = ("gap", "mu")
     shares = [MAP.share(number, 3) for number in range(3)]
-    found = [share.numbers[share.nearest(wanted([[0.3, -0.2]] * 2, [6, 6], both, any_size=True), 8, seed=0)]
-             for share in shares]
+    found = [share.numbers[share.nearest(wanted([[0.3, -0.2]] * 2, [6, 6], both, any_size=True), 8, 0,
+                                           EXACT[: len(share)])] for share in shares]
     assert sorted(np.concatenate([share.numbers for share in shares])) == list(range(K))
     assert len({*np.ravel(found)}) == 48
     nearest = np.argsort(miss(np.arange(K), [0.3, -0.2]))[:16]
     assert {*nearest} <= {*np.ravel(found)}
-    assert MAP.share(K, K + 1).nearest(wanted([[0.3]], [6]), 2, seed=0).tolist() == [[-1, -1]]
+    assert MAP.share(K, K + 1).nearest(wanted([[0.3]], [6]), 2, 0, EXACT[:0]).tolist() == [[-1, -1]]
 
 
 def test_written_and_read_it_is_the_same(tmp_path):
