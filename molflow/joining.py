@@ -14,8 +14,11 @@ from molflow import provenance
 from molflow.data.store import MoleculeStore, qm9_split
 from molflow.models import EXPECTED, Predictor
 from molflow.nn.ensemble import Ensemble
-from molflow.nn.property import PROPERTIES
+from molflow.nn.ensemble import doubt as spread
+from molflow.nn.property import PROPERTIES, RESOLUTION
 from molflow.nn.weights import Card, WeightsError, save_weights
+
+CPU = torch.device("cpu")
 
 HELD_OUT = 2000
 """Molecules of the validation split that errors are measured on."""
@@ -41,14 +44,27 @@ def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, An
     training = {**trained[0], "members": trained, "commit": provenance.commit(), "machine": provenance.machine(),
                 "command": " ".join(["molflow train join", *(path.name for path in paths)]),
                 **{key: sum(one.get(key, 0) for one in trained) for key in ("molecules_seen", "hours")}}
-    ensemble, network = Ensemble(networks), {**first, "members": len(networks)}
+    network = {**first, "members": len(networks)}
     members = torch.as_tensor(qm9_split()["valid"])[:HELD_OUT]
-    said, doubt = Predictor(ensemble, Card("property", network), out, torch.device("cpu")).read(store.batch(members))
-    error = (said - store.columns(PROPERTIES)[members]).abs()
+    batch, truth = store.batch(members), store.columns(PROPERTIES)[members]
+    alone = torch.stack([Predictor(Ensemble([one]), Card("property", network), out, CPU).predict(batch)
+                         for one in networks])
+    ensemble = Ensemble(networks, best_weights(alone, truth))
+    error, doubt = (ensemble.mean(alone) - truth).abs(), spread(alone)
     metrics: dict[str, Any] = dict(zip(PROPERTIES, error.double().mean(0).tolist(), strict=True))
     metrics[EXPECTED] = expected_errors(doubt, error)
     save_weights(out, ensemble, Card("property", network, training, metrics))
     return metrics
+
+
+def best_weights(said: Tensor, truth: Tensor) -> list[float]:
+    """For each of M networks a weight, none below 0 and 1 in all, with which what they say (M, B, 6) is nearest the
+    truth (B, 6), in the resolution's units and in squares."""
+    scaled = (said - truth) / torch.tensor(list(RESOLUTION.values()))
+    first, rest = scaled[0].flatten().double(), scaled[1:].flatten(1).double()
+    weights = nnls((first - rest).T.numpy(), first.numpy())[0]
+    weights = weights / max(1.0, weights.sum())
+    return [1 - weights.sum(), *weights]
 
 
 def expected_errors(doubt: Tensor, error: Tensor) -> dict[str, list[float]]:

@@ -199,7 +199,7 @@ class Predictor:
 
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
         """Properties (B, 6) of soft molecules, differentiable; columns as ``molflow.nn.property.PROPERTIES``."""
-        return self.each(endpoint, mask).mean(0)
+        return self.network.mean(self.each(endpoint, mask))
 
     def each(self, endpoint: State, mask: Tensor) -> Tensor:
         """What every network of it says, (M, B, 6)."""
@@ -220,7 +220,7 @@ class Predictor:
                                  some.bonds[:, :width, :width]).to(self.device)
             types = encode(some, self.vocabulary)["types"].float()
             said[:, part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
-        return said.mean(0), doubt(said)
+        return self.network.mean(said), doubt(said)
 
     def expected_errors(self, doubts: Tensor) -> Tensor:
         """The errors (B, 6) to expect where the networks' doubts are (B,), as measured on molecules that they had not

@@ -1,4 +1,4 @@
-"""Several property networks as one: their mean reads a molecule, their disagreement says how far to believe it."""
+"""Several property networks as one: together they read a molecule, their disagreement says how far to believe it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,29 @@ from molflow.nn.property import RESOLUTION
 
 
 class Ensemble(nn.Module):
-    """M networks (`PropertyNetwork`) of the same sizes, trained apart (Lakshminarayanan et al. 2017, arXiv
-    1612.01474)."""
+    """M networks (`PropertyNetwork`) of the same sizes (Lakshminarayanan et al. 2017, arXiv 1612.01474), of which a
+    better one may weigh more.
+
+    Args:
+        members: the networks.
+        weights: of each, 1 in all; equal by default.
+    """
 
     members: nn.ModuleList
+    weights: Tensor
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.register_buffer("weights", torch.tensor(weights or [1 / len(members)] * len(members)))
 
     def forward(self, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:
         """What each of them says, (M, B, 6), of molecules as `PropertyNetwork` takes them."""
         return torch.stack([member(positions, types, mask) for member in self.members])
+
+    def mean(self, said: Tensor) -> Tensor:
+        """Their weighted mean (B, 6) of what they say (M, B, 6)."""
+        return torch.tensordot(self.weights.to(said), said, 1)
 
 
 def doubt(said: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ class _Part:
         soft = endpoint["types"]
         hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) * mask[..., None]
         each = self.guide.each({**endpoint, "types": hard + soft - soft.detach()}, mask)
-        said, problem = each.mean(0), self.problem[index.cpu().numpy()]
+        said, problem = self.guide.network.mean(each), self.problem[index.cpu().numpy()]
         miss = problem.expected_miss(said, self.guide.expected_errors(doubt(each)))
         made = decode(endpoint, mask, self.generator.vocabulary)
         fit = is_whole(made) & self.conditions(made) & (miss <= self.expected.to(miss)[index])

@@ -22,6 +22,13 @@ def test_every_member_is_asked_and_has_a_gradient(four) -> None:
     torch.testing.assert_close(mine, alone)
 
 
+def test_the_mean_is_weighted() -> None:
+    members, said = [PropertyNetwork(5, SMALL) for _ in range(3)], torch.randn(3, 4, 6)
+    torch.testing.assert_close(Ensemble(members).mean(said), said.mean(0))
+    torch.testing.assert_close(Ensemble(members, [0.5, 0.2, 0.3]).mean(said),
+                               0.5 * said[0] + 0.2 * said[1] + 0.3 * said[2])
+
+
 def test_doubt_is_the_spread_in_units_of_the_resolution() -> None:
     scale = torch.tensor(list(RESOLUTION.values()))
     base = torch.randn(1, 4, 6)

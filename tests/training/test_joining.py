@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from molflow.data.store import MoleculeStore
-from molflow.joining import expected_errors, join
+from molflow.joining import best_weights, expected_errors, join
 from molflow.models import Predictor
 from molflow.molecules.convert import collate
+from molflow.nn.property import RESOLUTION
 from molflow.nn.weights import WeightsError
 
 
@@ -35,15 +36,26 @@ def test_joined_networks_are_read_as_their_mean(tiny_weights: dict[str, Path], q
     batch = collate(qm9[:9])
     said, doubts = both.read(batch)
     single = torch.stack([one.predict(batch) for one in alone])
-    torch.testing.assert_close(said, single.mean(0))
+    weights = both.network.weights
+    assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+    torch.testing.assert_close(said, weights[0] * single[0] + weights[1] * single[1])
     torch.testing.assert_close(both.predict(batch), said)
     assert (doubts > 0).all() and (both.expected_errors(doubts) > 0).any()
     assert (alone[0].expected_errors(doubts) == 0).all()  # one network knows nothing of its errors
     assert len(both.card.training["members"]) == both.card.network["members"] == 2
 
     join([both.path, files[0]], MoleculeStore.load(store), tmp_path / "three.safetensors")
-    torch.testing.assert_close(Predictor.load(tmp_path / "three.safetensors", "cpu").predict(batch),
-                               (2 * single[0] + single[1]) / 3)
+    assert len(Predictor.load(tmp_path / "three.safetensors", "cpu").network.members) == 3
+
+
+def test_the_better_network_weighs_more() -> None:
+    """Errors of one network twice those of the other and independent: 4/5 and 1/5, by inverse variance."""
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.randn(5000, 6, generator=rng)
+    scale = torch.tensor(list(RESOLUTION.values()))
+    said = torch.stack([truth + width * scale * torch.randn(5000, 6, generator=rng) for width in (2.0, 1.0)])
+    assert best_weights(said, truth) == pytest.approx([0.2, 0.8], abs=0.02)
+    assert best_weights(said[[1, 1]], truth)[0] == pytest.approx(1)
 
 
 def test_expected_errors_are_found_again() -> None:
