@@ -287,6 +287,38 @@ def _deliver(table: pd.DataFrame, out: Path | None) -> None:
         print(table.round(4).to_csv(index=False), end="")
 
 
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="Damaged picture (PNG, JPEG, TIFF) or recording (WAV, FLAC).")],
+    task: Annotated[str, typer.Option(help="Of a picture: inpaint, superresolve, deblur, denoise, hdr. Of a recording: "
+                                           "inpaint, extend, declip, denoise.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    mask: Annotated[Path | None, typer.Option(help="inpaint: picture, bright where to fill in.")] = None,
+    gaps: Annotated[str | None, typer.Option(help="inpaint: where to fill in, seconds: 0.50-0.53,1.20-1.24.")] = None,
+    factor: Annotated[int, typer.Option(help="superresolve: 2 or 4.")] = 2,
+    blur: Annotated[float | None, typer.Option(help="deblur: standard deviation of a Gaussian, pixels.")] = None,
+    motion: Annotated[str | None, typer.Option(help="deblur: a straight movement, LENGTH,DEGREES.")] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise, of a full scale of 1.")] = 0.0,
+    prior: Annotated[str | None, typer.Option(help="photos, digits, speech, or a file of weights.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="PNG file for before and after, side by side.")] = None,
+    evals: Annotated[int, typer.Option(help="Most gradients for each tile.")] = 60,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore a damaged picture or recording with the flow of a prior."""
+    from molflow.inverse.files import Wanted, restore_file
+    from molflow.models import pick_device
+
+    for target in filter(None, (out, compare)):
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists: choose another name or give --overwrite")
+    wanted = Wanted(task, mask, gaps, factor, blur, motion, noise, prior, seed, evals, str(pick_device(device)))
+    with live() as tell:
+        said = restore_file(file, out, wanted, compare=compare, progress=tell)  # type: ignore[arg-type]
+    print(said)
+
+
 SIGNALS = {"digits": "t10k-images-idx3-ubyte.gz", "photos": "usr/share of the unpacked Debian packages",
            "speech": "fsdd.zip"}
 """Data sets of pictures and sound, and what they are prepared from."""

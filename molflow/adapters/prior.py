@@ -29,7 +29,8 @@ def load(name: str | Path, dims: int, size: tuple[int, ...] | None, device: str)
         WeightsError: there is no such prior, or it is of other signals.
         ValueError: a size that the network's levels do not divide.
     """
-    path = SHIPPED / f"{name}.safetensors" if isinstance(name, str) and not name.endswith(".safetensors") else Path(name)
+    shipped = isinstance(name, str) and not name.endswith(".safetensors")
+    path = SHIPPED / f"{name}.safetensors" if shipped else Path(name)
     card = read_card(path, "signal")
     try:
         config, settings = UNetConfig(**card.network), card.training["settings"]

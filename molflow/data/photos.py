@@ -37,13 +37,11 @@ def read(folder: Path) -> SignalStore:
 
 def _sizes(path: Path) -> list[Tensor]:
     """(1, 3, H, W) uint8 for each of the widths."""
-    from PIL import Image
+    import cv2
 
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.__class__.__name__})") from None
-    width, height = picture.size
-    reduced = [picture.resize((w, round(height * w / width)), Image.Resampling.BOX) for w in WIDTHS]
-    return [torch.from_numpy(np.array(size)).permute(2, 0, 1)[None].contiguous() for size in reduced]
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise DataError(f"{path} cannot be read as a picture")
+    height, width = picture.shape[:2]
+    reduced = [cv2.resize(picture, (w, round(height * w / width)), interpolation=cv2.INTER_AREA) for w in WIDTHS]
+    return [torch.from_numpy(np.ascontiguousarray(x[..., ::-1].transpose(2, 0, 1)))[None] for x in reduced]

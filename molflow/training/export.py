@@ -22,7 +22,8 @@ from molflow.training.signals import SignalTask
 
 
 @rank_zero_only
-def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, path: Path, metrics: dict[str, Any]) -> None:
+def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, path: Path,
+           metrics: dict[str, Any]) -> None:
     """Write the averaged weights of the run in ``run_folder`` to ``path`` (safetensors) with their card.
 
     Where several processes train together, the first of them does it.

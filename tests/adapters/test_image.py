@@ -10,7 +10,6 @@ from diffusers import DDPMScheduler, KarrasVeScheduler, UNet2DModel
 from flow_matching.solver import ODESolver
 from flow_matching.utils import ModelWrapper
 from torch import Tensor, nn
-from torchcfm.models.unet import UNetModel
 from torchdiffeq import odeint
 
 from molflow.adapters import Adapter, image
@@ -120,8 +119,9 @@ def test_flow_matching() -> None:
 
 def test_torchcfm() -> None:
     """Its own U-Net, which torchcfm integrates as dx/dt = model(t, x)."""
+    unets = pytest.importorskip("torchcfm.models.unet", reason="pip install --no-deps torchcfm")
     torch.manual_seed(0)
-    unet = UNetModel(dim=(1, 8, 8), num_channels=32, num_res_blocks=1, channel_mult=[1, 2], num_heads=2,
+    unet = unets.UNetModel(dim=(1, 8, 8), num_channels=32, num_res_blocks=1, channel_mult=[1, 2], num_heads=2,
                      num_head_channels=16, attention_resolutions="4").eval()
     for p in unet.parameters():
         nn.init.normal_(p, std=0.1)  # its last layer starts at zero
