@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from molflow.flow.source import Flow
 from molflow.flow.state import EuclideanSpace, State
 
 Codec = Callable[[Tensor], Tensor]
+CPU = torch.device("cpu")
 
 
 def identity(x: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class Adapter:
     encode: Codec = identity
     begin: float = 0.0
     shift: float = 1.0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = CPU
     dtype: torch.dtype = torch.float32
 
     def space(self, batch: int) -> EuclideanSpace:

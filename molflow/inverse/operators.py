@@ -6,6 +6,7 @@ Signals are (B, C, *size), of one or two axes; those of measurements may be shor
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +21,10 @@ from molflow.flow.state import per_sample
 class Operator(Protocol):
     """A(x), differentiable."""
 
-    linear: bool
+    @property
+    def linear(self) -> bool:
+        """Whether A is linear."""
+        ...
 
     def __call__(self, x: Tensor) -> Tensor:
         """The measurements of signals x (B, C, *size), without noise."""
@@ -35,17 +39,20 @@ class Operator(Protocol):
         ...
 
 
-class Linear:
+class Linear(ABC):
     """What linear operators share; each is the same for all samples unless it says otherwise."""
 
     linear = True
 
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor: ...
+
     def select(self, index: Tensor) -> Operator:
-        return self  # type: ignore[return-value]
+        return self
 
     def guess(self, y: Tensor, size: tuple[int, ...]) -> Tensor:
         """The shortest of the least-squares solutions, by 20 steps of conjugate gradients from 0."""
-        return pseudo_inverse(self, y, (*y.shape[:2], *size))  # type: ignore[arg-type]
+        return pseudo_inverse(self, y, (*y.shape[:2], *size))
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class Both:
     second: Operator
 
     @property
-    def linear(self) -> bool:  # type: ignore[override]
+    def linear(self) -> bool:
         """Whether both are."""
         return self.first.linear and self.second.linear
 
@@ -183,7 +190,7 @@ def pseudo_inverse(operator: Callable[[Tensor], Tensor], y: Tensor, shape: tuple
     first = square
     for _ in range(steps):
         image = operator(along)
-        going = square > 1e-10 * first
+        going = square > 1e-20 * first
         length = torch.where(going, square / _square(image).clamp_min(1e-30), 0)
         x = x + per_sample(length, x) * along
         rest = rest - per_sample(length, x) * adjoint(operator, image, shape)

@@ -100,12 +100,12 @@ class UNet(nn.Module):
         for level, blocks in enumerate(self.down):
             if level:
                 h = self.shrink[level - 1](h)
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, time)
                 kept.append(h)
         h = self.middle(h, time)
         for level in reversed(range(self.config.levels)):
-            for block in self.up[level]:  # type: ignore[union-attr]
+            for block in self.up[level]:  # type: ignore[attr-defined]
                 h = block(torch.cat([h, kept.pop()], 1), time)
             if level:
                 h = self.grow[level - 1](h)

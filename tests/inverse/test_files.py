@@ -73,7 +73,7 @@ def test_a_recording_comes_back_as_it_was_and_its_rate_changes(folder: Path, tmp
     lower = original.at(8000)
     assert lower.rate == 8000 and lower.samples.shape == (1, 2400)
     exact = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(2400) / 8000)
-    torch.testing.assert_close(lower.samples[0, 50:-50], exact[50:-50], atol=2e-3, rtol=0)
+    torch.testing.assert_close(lower.samples[0, 50:-50], exact[50:-50], atol=5e-3, rtol=0)
 
 
 def test_only_the_hole_changes(folder: Path, tmp_path: Path) -> None:
