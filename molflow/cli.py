@@ -322,22 +322,70 @@ def _deliver(table: pd.DataFrame, out: Path | None) -> None:
         print(table.round(4).to_csv(index=False), end="")
 
 
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="Damaged picture (PNG, JPEG, TIFF) or recording (WAV, FLAC).")],
+    task: Annotated[str, typer.Option(help="Of a picture: inpaint, superresolve, deblur, denoise, hdr. Of a recording: "
+                                           "inpaint, extend, declip, denoise.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    mask: Annotated[Path | None, typer.Option(help="inpaint: picture, bright where to fill in.")] = None,
+    gaps: Annotated[str | None, typer.Option(help="inpaint: where to fill in, seconds: 0.50-0.53,1.20-1.24.")] = None,
+    factor: Annotated[int, typer.Option(help="superresolve: 2 or 4.")] = 2,
+    blur: Annotated[float | None, typer.Option(help="deblur: standard deviation of a Gaussian, pixels.")] = None,
+    motion: Annotated[str | None, typer.Option(help="deblur: a straight movement, LENGTH,DEGREES.")] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise, of a full scale of 1.")] = 0.0,
+    prior: Annotated[str | None, typer.Option(help="photos, digits, speech, or a file of weights.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="PNG file for before and after, side by side.")] = None,
+    evals: Annotated[int, typer.Option(help="Most gradients for each tile.")] = 60,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore a damaged picture or recording with the flow of a prior."""
+    from molflow.inverse.files import Wanted, restore_file
+    from molflow.models import pick_device
+
+    for target in filter(None, (out, compare)):
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists: choose another name or give --overwrite")
+    wanted = Wanted(task, mask, gaps, factor, blur, motion, noise, prior, seed, evals, str(pick_device(device)))
+    with live() as tell:
+        said = restore_file(file, out, wanted, compare=compare, progress=tell)  # type: ignore[arg-type]
+    print(said)
+
+
+SIGNALS = {"digits": "t10k-images-idx3-ubyte.gz", "photos": "usr/share of the unpacked Debian packages",
+           "speech": "fsdd.zip"}
+"""Data sets of pictures and sound, and what they are prepared from."""
+
+
 @data.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set; qm9.")],
+    name: Annotated[str, typer.Argument(help="Data set: qm9, digits, photos or speech.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
-    source: Annotated[Path | None, typer.Option(help="Folder with qm9pack's CSV files.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder with qm9pack's CSV files, or with what the other data "
+                                                     "sets are made from.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a data set's public form into one compact file."""
     from molflow.data.store import data_folder
 
-    if name != "qm9":
-        raise InputError(f"unknown data set {name!r}: known is qm9")
-    out = out or data_folder() / "qm9.safetensors"
+    if name not in ("qm9", *SIGNALS):
+        raise InputError(f"unknown data set {name!r}: known are qm9, {', '.join(SIGNALS)}")
+    out = out or data_folder() / f"{name}.safetensors"
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give --overwrite to prepare it again")
+    if name in SIGNALS:
+        from importlib import import_module
+
+        if source is None:
+            raise InputError(f"--source is missing: the folder with {SIGNALS[name]}")
+        signals = import_module(f"molflow.data.{name}").read(source)
+        signals.save(out)
+        print(f"{sum(map(len, signals.train))} {signals.unit} to train on and {sum(map(len, signals.held_out))} held "
+              f"out, written to {out}")
+        return
     from molflow.data import qm9
 
     store = qm9.prepare(out, source=source, workers=workers)
@@ -406,7 +454,8 @@ def atlas(
     print(f"{len(atlas)} source points, each of another molecule, written to {out}")
 
 
-Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator.")]
+Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator, "
+                                           "digits, photos, speech.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
@@ -472,7 +521,22 @@ def train_join(
     print(", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, float)))
 
 
-def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes, start) -> None:
+@train.command("prior")
+def train_prior(out: Out, config: Config = "digits", data: Data = None, resume: Resume = False,
+                accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
+                start: Start = None) -> None:
+    """Train a prior of pictures or of sound; writes it, with the name of its data set, and its card into --out."""
+    from molflow.data.signals import SignalStore
+    from molflow.training import config as configuration
+    from molflow.training.signals import SignalTask
+
+    name = configuration.load(configuration.SignalConfig, config).data
+    _train(configuration.SignalConfig, SignalTask, name, out, config, data, resume, accelerator, devices, minutes,
+           start, SignalStore, name)
+
+
+def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes, start, store=None,
+           source="qm9") -> None:
     import math
 
     from molflow.data.store import MoleculeStore, data_folder
@@ -482,8 +546,7 @@ def _train(settings, task, name, out, config, data, resume, accelerator, devices
     from molflow.training.trainer import train as run
 
     chosen = configuration.load(settings, config)
-    store = MoleculeStore.load(data or data_folder() / "qm9.safetensors")
-    job = task(chosen, store)
+    job = task(chosen, (store or MoleculeStore).load(data or data_folder() / f"{source}.safetensors"))
     if start:
         fill(job.network, start)
     figures = run(job, out, resume=resume, accelerator=accelerator, devices=devices,

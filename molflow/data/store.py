@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ class MoleculeStore:
     names: tuple[str, ...]
     units: tuple[str, ...]
     source: str
+    unit: ClassVar[str] = "molecules"
 
     def __len__(self) -> int:
         return len(self.index)

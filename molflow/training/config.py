@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from molflow.nn.property import PropertyConfig
+from molflow.nn.unet import UNetConfig
 from molflow.nn.velocity import VelocityConfig
 
 T = TypeVar("T")
@@ -29,8 +30,8 @@ class Run:
     """What every training has in common.
 
     Attributes:
-        part: which molecules: a half of QM9's training split, or all of it.
-        molecules: how many training molecules are seen in all, repeats counted.
+        part: which molecules: a half of QM9's training split, or all of it; says nothing of pictures and sound.
+        molecules: how many training molecules, pictures or clips are seen in all, repeats counted.
         rate, rate_matrix: learning rates of AdamW (everything else) and Muon (hidden matrices).
         warmup, cooldown: share of the run in which the rate rises, and falls to zero at the end.
         ema: decay of the averaged weights, a step.
@@ -86,6 +87,34 @@ class PropertyTraining:
 
     run: Run = Run(molecules=1_500_000, rate=1e-3, compile=False)
     network: PropertyConfig = field(default_factory=PropertyConfig)
+
+
+@dataclass(frozen=True)
+class SignalConfig:
+    """The prior of pictures or of sound.
+
+    Attributes:
+        data: ``digits``, ``photos`` or ``speech``: the data set, of that name in the data folder too.
+        size: pixels or samples along each axis of what is learnt from.
+        mirror: whether a picture may come turned left to right.
+        gain: sound comes louder or softer by up to this many dB.
+        emphasis, scale: sound is x[n] - emphasis x[n - 1], times scale, for the flow.
+    """
+
+    run: Run = Run(compile=False, precision="float32", weights="float16")
+    network: UNetConfig = field(default_factory=UNetConfig)
+    data: str = "digits"
+    size: int = 28
+    mirror: bool = False
+    gain: float = 0.0
+    emphasis: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.data not in ("digits", "photos", "speech"):
+            raise ConfigError(f"data must be one of digits, photos, speech, not {self.data!r}")
+        if self.size < 1 or self.size % self.network.divisor:
+            raise ConfigError(f"size must be a multiple of {self.network.divisor} for this network, got {self.size}")
 
 
 def load(kind: type[T], source: str | Path) -> T:

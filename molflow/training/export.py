@@ -18,10 +18,12 @@ from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
 from molflow.training.properties import PropertyTask
 from molflow.training.reflow import ReflowTask
+from molflow.training.signals import SignalTask
 
 
 @rank_zero_only
-def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, metrics: dict[str, Any]) -> None:
+def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, path: Path,
+           metrics: dict[str, Any]) -> None:
     """Write the averaged weights of the run in ``run_folder`` to ``path`` (safetensors) with their card.
 
     Where several processes train together, the first of them does it.
@@ -35,10 +37,10 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
     run = task.config.run
     training = {
         "data": task.store.source,
-        "part": run.part,
+        **({} if isinstance(task, SignalTask) else {"part": run.part}),
         **({"pairs": task.pairs.source} if isinstance(task, ReflowTask) else {}),
-        "molecules_seen": saved["molecules"],
-        "molecules_planned": run.molecules,
+        f"{task.store.unit}_seen": saved["molecules"],
+        f"{task.store.unit}_planned": run.molecules,
         "hours": round(saved["seconds"] / 3600, 3),
         "settings": settings,
         # a card travels: of an absolute path only the name says anything elsewhere
@@ -46,6 +48,7 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
         "commit": provenance.commit(),
         "machine": provenance.machine(),
     }
-    kind = "generator" if isinstance(task, GeneratorTask) else "property"
-    prior = Prior.of(task.store, qm9_split()[run.part], PROPERTIES).to_json() if kind == "generator" else None
+    kind = "generator" if isinstance(task, GeneratorTask) else "signal" if isinstance(task, SignalTask) else "property"
+    prior = (Prior.of(task.store, qm9_split()[run.part], PROPERTIES).to_json() if isinstance(task, GeneratorTask)
+             else None)
     save_weights(path, task.network.to(getattr(torch, run.weights)), Card(kind, network, training, metrics, prior))

@@ -76,7 +76,7 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
         (out / "config.json").write_text(json.dumps(dataclasses.asdict(task.config), indent=1))
     feed = Feed(task, fabric, range(step * world + rank, total * world, world))
     begun = saved_at = judged_at = time.monotonic()
-    bar = tqdm(total=total * at_once, initial=step * at_once, unit="mol", smoothing=0.05,
+    bar = tqdm(total=total * at_once, initial=step * at_once, unit=" seen", smoothing=0.05,
                disable=not fabric.is_global_zero, mininterval=2)
     learner.network.train()
     for batch in feed:
