@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Tiling:
 
     def cut(self, x: Tensor) -> Tensor:
         """(P, C, *size) -> (P * places, C, *tile), the tiles of one signal after those of another."""
-        tiles = [x[(..., *self._where(place))] for place in self.places]
+        tiles = [x[self._where(place)] for place in self.places]
         return torch.stack(tiles, 1).flatten(0, 1)
 
     def join(self, tiles: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class Tiling:
         weight = tiles.new_zeros(self.size)
         for number, place in enumerate(self.places):
             where = self._where(place)
-            total[(..., *where)] += window * pages[:, number]
+            total[where] += window * pages[:, number]
             weight[where] += window
         return total / weight
 
@@ -75,8 +76,8 @@ class Tiling:
             masks.append(mask[None])
         return torch.stack(masks)
 
-    def _where(self, place: tuple[int, ...]) -> tuple[slice, ...]:
-        return tuple(slice(start, end) for start, end in zip(place, self._ends(place), strict=True))
+    def _where(self, place: tuple[int, ...]) -> tuple[EllipsisType | slice, ...]:
+        return (..., *(slice(start, end) for start, end in zip(place, self._ends(place), strict=True)))
 
     def _ends(self, place: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(start + length for start, length in zip(place, self.tile, strict=True))
