@@ -36,6 +36,9 @@ BUDGET = Budget()
 """Of molflow itself."""
 
 QUANTILES = (0.001, 0.01, 0.99, 0.999)
+EDGE = 2
+"""Of the charts, in errors of what is not guided: some methods fall apart, and would flatten all the others."""
+
 HIT = 3
 """Floors by which each property may miss in a hit."""
 
@@ -180,12 +183,17 @@ def charts(results: dict[str, Any]) -> list[Picture]:
     """Error against NFE and against seconds, a panel for each kind of problem."""
 
     def picture(name: str, key: str, label: str, title: str, note: str) -> Picture:
-        drawn = {f"{kind}, {what['unit']}": [
-            Series(LABELS[method], [(row[key], row["error"]) for row in rows if row["error"] is not None])
-            for method, rows in what["methods"].items()] for kind, what in results["problems"].items()}
+        drawn = {}
+        for kind, what in results["problems"].items():
+            edge = EDGE * what["methods"]["unguided"][0]["error"]
+            drawn[f"{kind}, {what['unit']}"] = [
+                Series(LABELS[method], [(row[key], min(row["error"], edge)) for row in rows
+                                        if row["error"] is not None])
+                for method, rows in what["methods"].items()]
         return Picture(name, title, panels(drawn, label, "mean error by the evaluator"), note)
 
-    note = f"{results['n']} problems a panel, every molecule counted; three at once: mean over them, in floors."
+    note = f"{results['n']} problems a panel, every molecule counted; three at once: mean over them, in floors. "
+    note += f"Errors of more than {EDGE} times the unguided one's stand at that."
     return [picture("nfe", "nfe", "NFE a molecule", "Error against NFE", note),
             picture("seconds", "cpu_seconds", "processor seconds a molecule", "Error against seconds",
                     note + " Seconds of the processor, which other programs on the machine do not lengthen.")]
