@@ -74,8 +74,8 @@ def _judged(made: DesignRun, kind: str, text: str, piece: Molecule | None) -> di
     else:
         lead = fingerprint(text)
         meets = [DataStructs.TanimotoSimilarity(lead, fingerprint(one)) >= SIMILARITY for one in smiles]
-    misses = [abs(molecule.properties["evaluator_gap"] - TARGETS["gap"]) for molecule in made.molecules]
-    over = [max(0.0, molecule.properties["evaluator_mu"] - 4) for molecule in made.molecules]
+    misses, over = ([abs(made.targets[name].miss(molecule.properties[f"evaluator_{name}"]))
+                     for molecule in made.molecules] for name in ("gap", "mu"))
     return {"returned": len(smiles), "meet": sum(meets), "unique": len(set(smiles)),
             "diversity": diversity(set(smiles)),
             "gap_error": float(np.mean(misses)), "mu_over": float(np.mean(over)),

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data import MISSING, load_qm9
+from benchmarks.data import needed_qm9
+from benchmarks.qm9_rivals import Setting
 from benchmarks.tables import Table, number
-from molflow.data.store import DataError, qm9_split
+from molflow.data.store import qm9_split
 from molflow.designer import choose_sizes
-from molflow.models import Generator, Predictor
+from molflow.models import Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.stability import is_whole
 from molflow.nn.property import PROPERTIES, RESOLUTION
@@ -28,11 +29,8 @@ SCALE = torch.tensor(list(RESOLUTION.values()))
 
 def run(*, n: int = 2000, seed: int = 0, device: str = "auto", weights: Path = SHIPPED) -> dict[str, Any]:
     """``n`` test molecules of QM9 and ``n`` generated ones. Raises DataError without QM9."""
-    store = load_qm9()
-    if store is None:
-        raise DataError(MISSING)
-    generator = Generator.load(weights / "generator.safetensors", device)
-    guide, evaluator = (Predictor.load(weights / f"{role}.safetensors", device) for role in ("guide", "evaluator"))
+    store, setting = needed_qm9(), Setting.load(weights, device, seed)
+    generator, guide, evaluator = setting.generator, setting.guide, setting.evaluator
     members = torch.as_tensor(qm9_split()["test"])[:n]
     real, truth = store.batch(members), store.columns(PROPERTIES)[members]
     made = generator.sample(np.sort(choose_sizes(generator, n, seed, None)), seed=seed)

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from benchmarks.charts import Series, panels
-from benchmarks.data import MISSING, load_qm9
+from benchmarks.data import needed_qm9
 from benchmarks.published import COLUMNS, FIELD_FACTOR, FLOOR, TARGETS
 from benchmarks.record import Parts
 from benchmarks.rivals import best_of_k, dflow, endpoint_guidance, flowgrad, unguided
 from benchmarks.rivals.draws import nearest, runs
 from benchmarks.tables import Picture, Table, number, percent
 from molflow.cli import live
-from molflow.data.store import DataError, MoleculeStore, qm9_split
+from molflow.data.store import MoleculeStore, qm9_split
 from molflow.models import Generator, Predictor
 from molflow.molecules import metrics
 from molflow.molecules.convert import unbatch
@@ -60,19 +60,21 @@ class Setting:
     evaluator: Predictor
     seed: int
 
+    @classmethod
+    def load(cls, weights: Path, device: str, seed: int) -> Setting:
+        """Of a folder of weights."""
+        generator = Generator.load(weights / "generator.safetensors", device)
+        guide, evaluator = (Predictor.load(weights / f"{role}.safetensors", device) for role in ("guide", "evaluator"))
+        return cls(generator, guide, evaluator, seed)
+
 
 def run(*, parts: Parts, pictures: list[Picture], n: int = 32, seed: int = 0, device: str = "auto",
         weights: Path = SHIPPED) -> dict[str, Any]:
     """``n`` problems of each kind. Raises DataError without QM9, of which the targets are taken."""
-    store = load_qm9()
-    if store is None:
-        raise DataError(MISSING)
-    generator = Generator.load(weights / "generator.safetensors", device)
-    guide, evaluator = (Predictor.load(weights / f"{role}.safetensors", device) for role in ("guide", "evaluator"))
-    atlas = Atlas.beside(generator)
-    setting = Setting(generator, guide, evaluator, seed)
+    store, setting = needed_qm9(), Setting.load(weights, device, seed)
+    atlas = Atlas.beside(setting.generator)
     measured: dict[str, Any] = {}
-    for kind, problem in problems(store, generator, n, seed).items():
+    for kind, problem in problems(store, setting.generator, n, seed).items():
         rows: dict[str, list[dict[str, Any]]] = {}
         for method, measure in _methods(problem, setting, atlas).items():
             print(f"{kind}: {LABELS[method]}", file=sys.stderr)

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import MISSING, load_qm9
+from benchmarks.data import needed_qm9
 from benchmarks.qm9_rivals import HIT, Setting, figures, problems, timed
 from benchmarks.record import Parts
 from benchmarks.tables import Table, number, percent
 from molflow.data.store import DataError
-from molflow.models import EXPECTED, Generator, Predictor
+from molflow.models import EXPECTED
 from molflow.nn.weights import SHIPPED
 from molflow.search import Atlas, Budget, solve
 
@@ -36,15 +36,11 @@ BUDGETS: dict[str, dict[str, int]] = {
 
 def run(*, parts: Parts, n: int = 48, seed: int = 0, device: str = "auto", weights: Path = SHIPPED) -> dict[str, Any]:
     """``n`` problems of each kind, as `qm9-rivals` has them. Raises DataError without QM9 or without an atlas."""
-    store = load_qm9()
-    if store is None:
-        raise DataError(MISSING)
-    generator = Generator.load(weights / "generator.safetensors", device)
-    guide, evaluator = (Predictor.load(weights / f"{role}.safetensors", device) for role in ("guide", "evaluator"))
+    store, setting = needed_qm9(), Setting.load(weights, device, seed)
+    generator, guide = setting.generator, setting.guide
     atlas = Atlas.beside(generator)
     if atlas is None:
         raise DataError(f"no atlas beside {generator.path}: make one with 'molflow data atlas'")
-    setting = Setting(generator, guide, evaluator, seed)
     metrics = {key: value for key, value in guide.card.metrics.items() if key != EXPECTED}
     sure = dataclasses.replace(guide, card=dataclasses.replace(guide.card, metrics=metrics))
     found: dict[str, dict[str, Any]] = {}

@@ -70,6 +70,13 @@ def fail(message: str, status: int) -> None:
     raise SystemExit(status)
 
 
+def check_free(overwrite: bool, *files: Path | None) -> None:
+    """Raise InputError where one of the files to be written exists already and may not be overwritten."""
+    for file in filter(None, files):
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists: choose another name or give --overwrite")
+
+
 @contextmanager
 def live() -> Iterator[object]:
     """A progress display on stderr that shows one phase after the other."""
@@ -167,8 +174,7 @@ def sample(
     from molflow.designer import sample as run_sample
     from molflow.molecules.io import write_sdf
 
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = run_sample(n, seed, atoms=atoms, steps=steps, device=device, generator=generator)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_sdf(out, molecules)
@@ -187,8 +193,7 @@ def predict(
     """Predict the six properties of the molecules in a file."""
     from molflow import grade
 
-    if out and out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = _read(file)
     _deliver(grade.predict(molecules, model=model, device=device), out)
 
@@ -208,8 +213,7 @@ def likelihood(
     """Bound the log-likelihood (nats) of the molecules in a file under the flow, given their numbers of atoms."""
     from molflow import grade
 
-    if out and out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = _read(file)
     with live() as tell:
         table = grade.likelihood(molecules, generator=generator, steps=steps, draws=draws, probes=probes, seed=seed,
@@ -259,8 +263,7 @@ def verify(
     from molflow.molecules.io import write_sdf
     from molflow.verification import verify as run_verify
 
-    if out and out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = _read(file)
     with live() as tell:
         verdicts = run_verify(molecules, method=method, relax=relax, workers=workers,  # type: ignore[arg-type]
@@ -345,9 +348,7 @@ def restore(
     from molflow.inverse.files import Wanted, restore_file
     from molflow.models import pick_device
 
-    for target in filter(None, (out, compare)):
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists: choose another name or give --overwrite")
+    check_free(overwrite, out, compare)
     wanted = Wanted(task, mask, gaps, factor, blur, motion, noise, prior, seed, evals, str(pick_device(device)))
     with live() as tell:
         said = restore_file(file, out, wanted, compare=compare, progress=tell)  # type: ignore[arg-type]
@@ -407,8 +408,7 @@ def couple(
     from molflow.coupling import couple as run_couple
     from molflow.models import Generator
 
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     with live() as tell:
         store = run_couple(Generator.load(generator, device), first, n, steps=steps,
                            progress=tell)  # type: ignore[arg-type]
@@ -436,9 +436,7 @@ def atlas(
     from molflow.search.atlas import Atlas
     from molflow.search.problem import POWER, STEPS
 
-    for file in filter(None, (out, keep)):
-        if file.exists() and not overwrite:
-            raise InputError(f"{file} exists: choose another name or give --overwrite")
+    check_free(overwrite, out, keep)
     stores = [MoleculeStore.load(file) for file in pairs or []]
     if not n and not stores:
         raise InputError("give -n, how many source points to map, or --pairs")
@@ -515,8 +513,7 @@ def train_join(
     from molflow.data.store import MoleculeStore, data_folder
     from molflow.joining import join
 
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     figures = join(files, MoleculeStore.load(data or data_folder() / "qm9.safetensors"), out)
     print(", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, float)))
 

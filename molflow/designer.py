@@ -163,8 +163,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
             raise NothingFound(f"{missing}: allow more atoms or less similarity, or more --lookups and --draws")
         warnings.append(f"{missing}: they are left out; more --lookups and --draws find more")
         found = found.rows(found.fit.nonzero().squeeze(1))
-    (said, doubts), judged = leader.read(found.batch), judge.predict(found.batch)
-    expected = leader.expected_errors(doubts)
+    judged = judge.predict(found.batch)
 
     molecules = unbatch(found.batch)
     for i, molecule in enumerate(molecules):
@@ -173,10 +172,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
             if name in wanted:
                 value = wanted[name].value
                 molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
-            molecule.properties[f"guide_{name}"] = float(said[i, column])
+            molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
             molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
-            if expected[i, column]:
-                molecule.properties[f"guide_error_{name}"] = float(expected[i, column])
+            if found.errors[i, column]:
+                molecule.properties[f"guide_error_{name}"] = float(found.errors[i, column])
         molecule.properties["valid"] = int(molecule.is_valid)
         molecule.properties["nfe"] = int(found.nfe[i])
     asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}

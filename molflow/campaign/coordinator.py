@@ -47,8 +47,9 @@ def run(spec: Source, progress: Progress | None = None) -> Status:
     tell = progress or (lambda what, share: None)
     work.programs(chosen.methods)
     with Database.claimed(chosen) as database:
-        if plan.survey(chosen, database.records()).done and not _unmarked(database):
-            return plan.survey(chosen, database.records())
+        found = plan.survey(chosen, database.records())
+        if found.done and not _unmarked(database):
+            return found
         with cluster.workers(chosen) as workers:
             _design(database, workers, tell)
             database.mark({record: {"status": "duplicate", "duplicate_of": first.values["key"]}

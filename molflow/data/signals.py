@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from molflow.data.store import DataError
+from molflow.data.store import DataError, write_tensors
 
 FORMAT = "molflow-signals-1"
 HALF = {torch.uint8: 127.5, torch.int16: 32768.0}
@@ -48,16 +46,10 @@ class SignalStore:
         return torch.stack([_crop(stacks[i], size, generator) for i in chosen])
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name, then rename: a reader never meets half a file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises OSError; what was there before stays."""
         tensors = {f"{part}/{number:06}": x.contiguous() for part in ("train", "held_out")
                    for number, x in enumerate(getattr(self, part))}
-        unfinished = path.with_name(path.name + ".part")
-        try:
-            save_file(tensors, unfinished, metadata={"format": FORMAT, "source": self.source})
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_tensors(path, tensors, {"format": FORMAT, "source": self.source})
 
     @classmethod
     def load(cls, path: Path) -> SignalStore:

@@ -129,17 +129,11 @@ class MoleculeStore:
                              source="; ".join(store.source for store in stores))
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name, then rename: a reader never meets half a file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises OSError; what was there before stays."""
         tensors = {key: value.contiguous() for key, value in vars(self).items() if isinstance(value, Tensor)}
         header = {"format": FORMAT, "names": json.dumps(self.names), "units": json.dumps(self.units),
                   "source": self.source}
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file(tensors, part, metadata=header)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> MoleculeStore:
@@ -156,6 +150,17 @@ class MoleculeStore:
                        units=tuple(json.loads(header["units"])), source=header["source"])
         except (SafetensorError, TypeError, KeyError, OSError, json.JSONDecodeError) as error:
             raise DataError(f"{path} is damaged ({error}): prepare it again") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file to a temporary name, then rename: a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, part, metadata=header)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _ragged(ptr: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from molflow.data.store import MoleculeStore
+from molflow.data.store import MoleculeStore, write_tensors
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import unbatch
 from molflow.nn.property import PROPERTIES
@@ -124,21 +122,15 @@ class Atlas:
                        doubts=self.doubts[mine], smiles=self.smiles[mine])
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name, then rename. Readings keep four digits."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Readings keep four digits. Raises OSError; what was there before stays."""
         text = "\n".join(self.smiles).encode()
         tensors = {"numbers": torch.from_numpy(self.numbers).int(),
                    "sizes": torch.from_numpy(self.sizes).to(torch.uint8),
                    "readings": torch.from_numpy(self.readings).half(),
                    "doubts": torch.from_numpy(self.doubts).half(),
                    "smiles": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file(tensors, part, metadata={"format": FORMAT, "source": self.source, "generator": self.generator,
-                                               "names": json.dumps(PROPERTIES)})
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, tensors, {"format": FORMAT, "source": self.source, "generator": self.generator,
+                                      "names": json.dumps(PROPERTIES)})
 
     @classmethod
     def load(cls, path: Path) -> Atlas:

@@ -100,6 +100,7 @@ class Found:
     Attributes:
         batch: decoded molecules.
         guide: (B, 6) the guide's readings of them.
+        errors: (B, 6) to be expected of the readings.
         fit: (B,) bool, whether they are whole, and meet the conditions.
         nfe: (B,) evaluations of the velocity field spent.
         history: (rounds + 1, B) shortest residual so far, inf while no molecule was whole: of the candidates, then
@@ -110,6 +111,7 @@ class Found:
 
     batch: MoleculeBatch
     guide: Tensor
+    errors: Tensor
     fit: Tensor
     nfe: Tensor
     history: Tensor
@@ -118,5 +120,6 @@ class Found:
 
     def rows(self, keep: Tensor) -> Found:
         """Of the problems numbered ``keep`` (b,) only."""
-        return Found(self.batch[keep], self.guide[keep], self.fit[keep], self.nfe[keep], self.history[:, keep],
-                     [self.sources[row] for row in keep.tolist()], self.anchor and self.anchor.select(keep))
+        return Found(self.batch[keep], self.guide[keep], self.errors[keep], self.fit[keep], self.nfe[keep],
+                     self.history[:, keep], [self.sources[row] for row in keep.tolist()],
+                     self.anchor and self.anchor.select(keep))

@@ -98,7 +98,8 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     for row in twins(batch):  # two problems have come to the same molecule: one goes back to where it began
         batch = batch.replaced(torch.tensor([row]), pool.batch[start[row : row + 1]])
         found_sources[row] = pool.sources[int(start[row])]
-    return Found(batch, guide.predict(batch), is_whole(batch) & conditions(batch), nfe,
+    readings, doubts = guide.read(batch)
+    return Found(batch, readings, guide.expected_errors(doubts), is_whole(batch) & conditions(batch), nfe,
                  torch.stack(history).cummin(0).values, found_sources, anchor)
 
 
