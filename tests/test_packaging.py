@@ -33,7 +33,8 @@ CONDA_NAME = {
 """PyPI's name: conda-forge's, where they differ."""
 
 MODULE_NAME = {"torch-geometric": "torch_geometric", "pyyaml": "yaml", "dask-jobqueue": "dask_jobqueue",
-               "psycopg2-binary": "psycopg2", "opencv-python-headless": "cv2"}
+               "psycopg2-binary": "psycopg2", "opencv-python-headless": "cv2", "gpu4pyscf-cuda12x": "gpu4pyscf",
+               "cupy-cuda12x": "cupy"}
 """PyPI's name: the module's, where they differ."""
 
 
@@ -99,7 +100,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     third_party = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     third_party -= sys.stdlib_module_names | {"molflow"}
     core, extras = ({MODULE_NAME.get(name, name) for name in requirements(*groups)}
-                    for groups in ((), ("train", "oracles", "campaign", "signals", "adapters")))
+                    for groups in ((), ("train", "oracles", "oracles-gpu", "campaign", "signals", "adapters")))
     assert third_party <= core | extras
     assert core <= third_party
 

@@ -18,10 +18,7 @@ from molflow.oracles.entry import charge_centre, unfit
 from molflow.oracles.record import Properties, Relaxation
 from molflow.oracles.response import heat_capacity, polarisability
 
-
-def version() -> str:
-    """Program and version. Raises OracleMissing where it is not installed."""
-    return f"PySCF {qm9_level.pyscf().__version__}"
+version = qm9_level.version
 
 
 def relax(molecule: Molecule, *, density_fitting: bool = True, steps: int = relaxation.STEPS) -> Relaxation:
