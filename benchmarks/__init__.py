@@ -21,5 +21,8 @@ BENCHMARKS = {
     "oracle-qm9": "benchmarks.oracle_qm9",
     "oracle-speed": "benchmarks.oracle_speed",
     "report": "benchmarks.report",
+    "image-inverse": "benchmarks.image_inverse",
+    "audio-inverse": "benchmarks.audio_inverse",
+    "source-gradient": "benchmarks.source_gradient",
     "campaign-kill": "benchmarks.campaign_kill",
 }

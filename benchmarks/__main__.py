@@ -42,6 +42,7 @@ def run(
     properties: Annotated[str | None, typer.Option(help="qm9-targets and -dft: only these, gap,mu.")] = None,
     minutes: Annotated[float | None, typer.Option(help="qm9-targets-dft: begin no molecule after so long.")] = None,
     recipe: Annotated[str | None, typer.Option(help="training: a generator's recipe or TOML file.")] = None,
+    signals: Annotated[str | None, typer.Option(help="image-inverse: digits or photos.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Benchmarks with parts: skip what is there already; "
                                                           "several processes can share one --out this way.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
@@ -55,7 +56,7 @@ def run(
         raise InputError(f"--n must be at least 1, got {n}")
     options: dict[str, Any] = {
         "n": n, "device": device, "weights": weights, "steps": _items(steps, _count), "properties": _items(properties),
-        "recipe": recipe, "minutes": minutes,
+        "recipe": recipe, "minutes": minutes, "signals": signals,
     }
     from benchmarks.record import execute  # only now: torch takes seconds to import
 

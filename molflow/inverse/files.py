@@ -13,12 +13,15 @@ from molflow.data.speech import RATE
 from molflow.inverse import pictures, restoration, sounds
 from molflow.inverse.operators import gaussian_kernel, motion_kernel
 from molflow.inverse.pictures import FileError, Picture
-from molflow.inverse.restoration import Damage, Progress
+from molflow.inverse.posterior import Averaging
+from molflow.inverse.restoration import Damage, Method, Progress
 from molflow.inverse.solve import Recipe
 from molflow.inverse.sounds import Sound
 
 PICTURE_TASKS = "inpaint", "superresolve", "deblur", "denoise", "hdr"
 SOUND_TASKS = "inpaint", "extend", "declip", "denoise"
+METHODS = "mean", "dflow"
+"""The posterior mean along the flow, and D-Flow as published."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Wanted:
 
     Attributes:
         noise: standard deviation, of a full scale of 1 (a picture from black to white, sound from 0 to its most).
+        method: one of `METHODS`; ``evals`` belongs to ``dflow``, whose default is as published.
     """
 
     task: str
@@ -38,7 +42,8 @@ class Wanted:
     noise: float = 0.0
     prior: str | Path | None = None
     seed: int = 0
-    evals: int = Recipe.evals
+    method: str = "mean"
+    evals: int | None = None
     device: str = "cpu"
 
 
@@ -51,23 +56,38 @@ def restore_file(path: Path, out: Path, wanted: Wanted, *, compare: Path | None 
         WeightsError: there is no such prior.
         ValueError: the signal is smaller than the prior's.
     """
-    if wanted.noise < 0 or wanted.evals < 1:
-        raise FileError("--noise must not be below 0, nor --evals below 1")
+    if wanted.noise < 0:
+        raise FileError("--noise must not be below 0")
+    method = _method(wanted)
     if path.suffix.lower() in pictures.SUFFIXES:
-        return _picture(path, out, wanted, compare, progress)
+        return _picture(path, out, wanted, method, compare, progress)
     if path.suffix.lower() in sounds.SUFFIXES:
-        return _sound(path, out, wanted, compare, progress)
+        return _sound(path, out, wanted, method, compare, progress)
     raise FileError(f"{path} is none of {', '.join(pictures.SUFFIXES + sounds.SUFFIXES)}")
 
 
-def _picture(path: Path, out: Path, wanted: Wanted, compare: Path | None, progress: Progress | None) -> str:
+def _method(wanted: Wanted) -> Method:
+    if wanted.method not in METHODS:
+        raise FileError(f"unknown method {wanted.method!r}: known are {', '.join(METHODS)}")
+    if wanted.method == "mean":
+        if wanted.evals is not None:
+            raise FileError("--evals belongs to --method dflow")
+        return Averaging()
+    if wanted.evals is None:
+        return Recipe()
+    if wanted.evals < 1:
+        raise FileError("--evals must not be below 1")
+    return Recipe(evals=wanted.evals)
+
+
+def _picture(path: Path, out: Path, wanted: Wanted, method: Method, compare: Path | None,
+             progress: Progress | None) -> str:
     if out.suffix.lower() not in pictures.SUFFIXES:
         raise FileError(f"{out} is none of the picture formats {', '.join(pictures.SUFFIXES)}")
     damaged = pictures.read(path)
     damage = picture_damage(damaged, wanted)
     adapter = image.prior(wanted.prior or "photos", device=wanted.device)
-    restored = restoration.picture(damaged, adapter, damage, seed=wanted.seed, recipe=Recipe(evals=wanted.evals),
-                                   progress=progress)
+    restored = restoration.picture(damaged, adapter, damage, seed=wanted.seed, method=method, progress=progress)
     pictures.write(out, restored)
     if compare:
         from molflow.inverse.compare import compare_pictures
@@ -114,7 +134,8 @@ def _kernel(wanted: Wanted) -> Tensor:
     return motion_kernel(length, degrees)
 
 
-def _sound(path: Path, out: Path, wanted: Wanted, compare: Path | None, progress: Progress | None) -> str:
+def _sound(path: Path, out: Path, wanted: Wanted, method: Method, compare: Path | None,
+           progress: Progress | None) -> str:
     if out.suffix.lower() not in sounds.SUFFIXES:
         raise FileError(f"{out} is none of the sound formats {', '.join(sounds.SUFFIXES)}")
     original = sounds.read(path)
@@ -122,8 +143,7 @@ def _sound(path: Path, out: Path, wanted: Wanted, compare: Path | None, progress
     damaged = original.at(rate)
     damage = sound_damage(original, damaged, wanted)
     adapter = audio.prior(wanted.prior or "speech", device=wanted.device)
-    restored = restoration.sound(damaged, adapter, damage, seed=wanted.seed, recipe=Recipe(evals=wanted.evals),
-                                 progress=progress)
+    restored = restoration.sound(damaged, adapter, damage, seed=wanted.seed, method=method, progress=progress)
     words = ""
     if original.rate != rate:
         words = f"resampled from {original.rate} to {rate} Hz for the prior; "

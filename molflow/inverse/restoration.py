@@ -13,11 +13,15 @@ from molflow.adapters.adapter import Adapter
 from molflow.data.speech import LOUDNESS
 from molflow.inverse.operators import Blur, Both, Clipped, Identity, Masked, Operator, Shrink, low_pass
 from molflow.inverse.pictures import Picture
+from molflow.inverse.posterior import Averaging, average
 from molflow.inverse.solve import Recipe, restore
 from molflow.inverse.sounds import Sound
 from molflow.inverse.tiles import Tiling
 
 Progress = Callable[[str, float], None]
+
+Method = Recipe | Averaging
+"""How signals are restored: D-Flow, or the posterior mean."""
 
 TILES = 16
 """Solved at once: memory is that of so many, however large a picture is."""
@@ -42,7 +46,7 @@ class Damage:
     known: Tensor | None = None
 
 
-def picture(damaged: Picture, adapter: Adapter, damage: Damage, *, seed: int = 0, recipe: Recipe | None = None,
+def picture(damaged: Picture, adapter: Adapter, damage: Damage, *, seed: int = 0, method: Method | None = None,
             progress: Progress | None = None) -> Picture:
     """Restore a picture of any size and either kind with a prior of pictures.
 
@@ -61,11 +65,11 @@ def picture(damaged: Picture, adapter: Adapter, damage: Damage, *, seed: int = 0
         grey = adapter
         adapter = dataclasses.replace(grey, decode=lambda x: grey.decode(x).mean(1, keepdim=True),
                                       encode=lambda x: grey.encode(x.expand(-1, colours, -1, -1)))
-    restored = signals(pages, adapter, damage, seed, recipe, progress)
+    restored = signals(pages, adapter, damage, seed, method, progress)
     return Picture(restored.reshape(len(damaged.pixels), *restored.shape[2:]), damaged.bits)
 
 
-def sound(damaged: Sound, adapter: Adapter, damage: Damage, *, seed: int = 0, recipe: Recipe | None = None,
+def sound(damaged: Sound, adapter: Adapter, damage: Damage, *, seed: int = 0, method: Method | None = None,
           progress: Progress | None = None) -> Sound:
     """Restore a recording at the prior's rate, channel by channel, each brought to the loudness the prior knows."""
     measured = damaged.samples[:, None]
@@ -81,13 +85,13 @@ def sound(damaged: Sound, adapter: Adapter, damage: Damage, *, seed: int = 0, re
     elif isinstance(operator, Masked):
         operator = Masked(torch.nn.functional.pad(operator.mask, (0, missing), value=True))
     scaled = dataclasses.replace(damage, operator=operator, noise=damage.noise * float(gain.mean()), known=None)
-    restored = signals(padded, adapter, scaled, seed, recipe, progress)[..., : damage.factor * length] / gain
+    restored = signals(padded, adapter, scaled, seed, method, progress)[..., : damage.factor * length] / gain
     if damage.known is not None:
         restored = torch.where(damage.known, measured, restored)
     return Sound(restored[:, 0], damage.factor * damaged.rate, damaged.subtype)
 
 
-def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, recipe: Recipe | None = None,
+def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, method: Method | None = None,
             progress: Progress | None = None) -> Tensor:
     """Restore signals (P, C, *size), in tiles of the prior's size. Raises ValueError where they are smaller."""
     with torch.no_grad():
@@ -102,12 +106,18 @@ def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, r
     operator = Both(_of_tiles(damage.operator, tiling, len(measured)), Masked(inner))
     made: list[Tensor] = []
     for index in torch.arange(len(tiles)).split(TILES):
-        made.append(restore(adapter, operator.select(index), tiles[index], noise=damage.noise, seed=seed + len(made),
-                            recipe=recipe).signal.cpu())
+        made.append(_solved(adapter, operator.select(index), tiles[index], damage.noise, seed + len(made),
+                            method or Averaging()).cpu())
         if progress:
             progress("restoring", (int(index[-1]) + 1) / len(tiles))
     restored = tiling.join(torch.cat(made))
     return restored if damage.known is None else torch.where(damage.known, measured, restored)
+
+
+def _solved(adapter: Adapter, operator: Operator, measured: Tensor, noise: float, seed: int, method: Method) -> Tensor:
+    if isinstance(method, Recipe):
+        return restore(adapter, operator, measured, noise=noise, seed=seed, recipe=method).signal
+    return average(adapter, operator, measured, noise=noise, seed=seed, recipe=method).signal
 
 
 def _of_tiles(operator: Operator, tiling: Tiling, pages: int) -> Operator:

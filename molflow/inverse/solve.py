@@ -79,8 +79,7 @@ def restore(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
     """
     recipe = recipe or Recipe()
     measured = measured.to(adapter.device, adapter.dtype)
-    size = measured.flatten(1).square().mean(1).sqrt().clamp_min(1e-3)
-    variance = (LEAST_NOISE * size).clamp_min(noise).square()
+    variance = assumed_variance(measured, noise)
     space, run = adapter.space(len(measured)), adapter.flow(recipe.steps, recipe.method, gradients=True)
 
     def flow(x0: State, index: Tensor) -> State:
@@ -92,8 +91,7 @@ def restore(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
         return misfit if recipe.norm == "shell" else misfit + chi_penalty(end["source"])
 
     with torch.no_grad():
-        plain = adapter.decode(torch.zeros(1, *adapter.shape, dtype=adapter.dtype, device=adapter.device))
-        guess = operator.guess(measured, tuple(plain.shape[2:]))
+        guess = operator.guess(measured, tuple(plain_signal(adapter).shape[2:]))
     back = adapter.invert(adapter.encode(guess), recipe.steps, recipe.method)
     fresh = space.noise(torch.Generator(adapter.device).manual_seed(seed))
     start = {"x": math.sqrt(recipe.blend) * back["x"] + math.sqrt(1 - recipe.blend) * fresh["x"]}
@@ -102,8 +100,25 @@ def restore(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
                              nfe_per_flow=nfe_of(recipe.method, recipe.steps))
     with torch.no_grad():
         signal = adapter.decode(result.endpoint["x"])
-        misfit = (operator(signal) - measured).flatten(1).square().mean(1).sqrt()
+        misfit = root_mean_square(operator(signal) - measured)
     return Restored(signal, guess, misfit, result)
+
+
+def assumed_variance(measured: Tensor, noise: float) -> Tensor:
+    """(B,) variance that measurements (B, ...) are taken to have, for a known standard deviation of their noise."""
+    size = root_mean_square(measured).clamp_min(1e-3)
+    return (LEAST_NOISE * size).clamp_min(noise).square()
+
+
+def plain_signal(adapter: Adapter) -> Tensor:
+    """(1, C, *size), what endpoints of zeros mean: for its shape."""
+    with torch.no_grad():
+        return adapter.decode(torch.zeros(1, *adapter.shape, dtype=adapter.dtype, device=adapter.device))
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """(B, ...) -> (B,)."""
+    return x.flatten(1).square().mean(1).sqrt()
 
 
 def chi_penalty(source: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def test_a_recording_comes_back_as_it_was_and_its_rate_changes(folder: Path, tmp
 
 def test_only_the_hole_changes(folder: Path, tmp_path: Path) -> None:
     said = restore_file(folder / "photo.png", tmp_path / "out.png",
-                        Wanted("inpaint", folder / "mask.png", prior=folder / "colour.safetensors", evals=3),
+                        Wanted("inpaint", folder / "mask.png", prior=folder / "colour.safetensors"),
                         compare=tmp_path / "both.png")
     before, after = (cv2.imread(str(path)) for path in (folder / "photo.png", tmp_path / "out.png"))
     changed = (before != after).any(2)
@@ -88,13 +88,13 @@ def test_only_the_hole_changes(folder: Path, tmp_path: Path) -> None:
 
 def test_larger_pictures(folder: Path, tmp_path: Path) -> None:
     restore_file(folder / "photo.png", tmp_path / "out.tiff",
-                 Wanted("superresolve", factor=2, prior=folder / "colour.safetensors", evals=2))
+                 Wanted("superresolve", factor=2, prior=folder / "colour.safetensors"))
     assert cv2.imread(str(tmp_path / "out.tiff")).shape == (40, 48, 3)
 
 
 def test_only_the_gap_changes_in_every_channel(folder: Path, tmp_path: Path) -> None:
     said = restore_file(folder / "tone.wav", tmp_path / "out.wav",
-                        Wanted("inpaint", gaps="0.10-0.12", prior=folder / "sound.safetensors", evals=3),
+                        Wanted("inpaint", gaps="0.10-0.12", prior=folder / "sound.safetensors"),
                         compare=tmp_path / "both.png")
     before, after = (sounds.read(path).samples for path in (folder / "tone.wav", tmp_path / "out.wav"))
     assert "2 channels one by one" in said and (tmp_path / "both.png").stat().st_size > 10_000
@@ -104,7 +104,7 @@ def test_only_the_gap_changes_in_every_channel(folder: Path, tmp_path: Path) -> 
 
 def test_declipping_keeps_what_was_not_clipped_and_exceeds_what_was(folder: Path, tmp_path: Path) -> None:
     restore_file(folder / "loud.flac", tmp_path / "out.wav",
-                 Wanted("declip", prior=folder / "sound.safetensors", evals=30))
+                 Wanted("declip", prior=folder / "sound.safetensors", method="dflow", evals=30))
     before, after = (sounds.read(path).samples for path in (folder / "loud.flac", tmp_path / "out.wav"))
     clipped = before.abs() >= 0.799
     torch.testing.assert_close(after[~clipped], before[~clipped], atol=1e-4, rtol=0)
@@ -112,14 +112,14 @@ def test_declipping_keeps_what_was_not_clipped_and_exceeds_what_was(folder: Path
 
 
 def test_other_rates_are_resampled_and_said(folder: Path, tmp_path: Path) -> None:
-    wanted = Wanted("inpaint", gaps="0.10-0.11", prior=folder / "sound.safetensors", evals=2)
+    wanted = Wanted("inpaint", gaps="0.10-0.11", prior=folder / "sound.safetensors")
     said = restore_file(folder / "cd.wav", tmp_path / "out.wav", wanted)
     before, after = (sounds.read(path) for path in (folder / "cd.wav", tmp_path / "out.wav"))
     assert "resampled from 44100 to 8000 Hz" in said and after.rate == 44100
     changed = (before.samples != after.samples)[0].nonzero()
     assert changed.min() >= 4410 and changed.max() < 4851
     said = restore_file(folder / "tone.wav", tmp_path / "wide.wav",
-                        Wanted("extend", prior=folder / "sound.safetensors", evals=2))
+                        Wanted("extend", prior=folder / "sound.safetensors"))
     assert "from 8000 to 4000 Hz" in said and sounds.read(tmp_path / "wide.wav").samples.shape == (2, 2400)
 
 
@@ -133,6 +133,9 @@ def test_other_rates_are_resampled_and_said(folder: Path, tmp_path: Path) -> Non
     ("photo.png", {"task": "superresolve", "factor": 3}, "--factor must be 2 or 4"),
     ("photo.png", {"task": "denoise"}, "Give --noise"),
     ("photo.png", {"task": "denoise", "noise": -1.0}, "must not be below 0"),
+    ("photo.png", {"task": "denoise", "noise": 0.1, "method": "magic"}, "unknown method 'magic': known are mean"),
+    ("photo.png", {"task": "denoise", "noise": 0.1, "evals": 3}, "--evals belongs to --method dflow"),
+    ("photo.png", {"task": "denoise", "noise": 0.1, "method": "dflow", "evals": 0}, "--evals must not be below 1"),
     ("photo.png", {"task": "denoise", "noise": 0.1, "prior": "sound.safetensors"}, "is a prior of sound"),
     ("text.png", {"task": "denoise", "noise": 0.1}, "cannot be read as a picture"),
     ("pages.tiff", {"task": "denoise", "noise": 0.1}, "animated or has several pages"),
@@ -146,7 +149,7 @@ def test_other_rates_are_resampled_and_said(folder: Path, tmp_path: Path) -> Non
 ])
 def test_bad_input_is_refused_in_a_sentence(folder: Path, tmp_path: Path, file: str, options: dict, words: str) -> None:
     prior = "sound" if file.endswith(".wav") else "colour"
-    given = {"prior": f"{prior}.safetensors", "evals": 2, **options}
+    given = {"prior": f"{prior}.safetensors", **options}
     given |= {key: folder / given[key] for key in ("mask", "prior") if key in given}
     out = tmp_path / ("out.wav" if file.endswith(".wav") else "out.png")
     with pytest.raises(ValueError, match=words) as error:
@@ -171,8 +174,8 @@ def test_a_mask_that_says_nothing_is_refused(tmp_path: Path) -> None:
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     def run(*more: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "molflow.cli", "restore", folder / "photo.png", "--out",
-                               tmp_path / "out.png", "--prior", folder / "colour.safetensors", "--evals", "2",
-                               *map(str, more)], cwd=ROOT, capture_output=True, text=True, timeout=600,
+                               tmp_path / "out.png", "--prior", folder / "colour.safetensors", "--method", "dflow",
+                               "--evals", "2", *map(str, more)], cwd=ROOT, capture_output=True, text=True, timeout=600,
                               env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
 
     refused = run("--task", "inpaint")

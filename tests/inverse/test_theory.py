@@ -3,52 +3,15 @@ Jacobian, which keeps the directions in which the data varies and shrinks those 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from molflow.adapters import Adapter
-from molflow.adapters.adapter import plain
-
-WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-MEANS = torch.tensor([[2.0, 0.0], [-1.0, 1.5], [-1.0, -2.0]], dtype=torch.float64)
-LONG, SHORT = 0.8, 0.05
-"""Standard deviations along and across each component's own direction."""
-DIRECTIONS = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0], [1.0, -0.5], [0.0, 1.0]], dtype=torch.float64))
-EYE = torch.eye(2, dtype=torch.float64)
-COVARIANCES = SHORT**2 * EYE + (LONG**2 - SHORT**2) * DIRECTIONS[:, :, None] * DIRECTIONS[:, None]
-
-
-def posterior(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """E[x_1 | x_t] (B, 2), Var[x_1 | x_t] (B, 2, 2) and E[x_1 - x_0 | x_t], t (B,), x (B, 2): Gaussian by Gaussian."""
-    t = t[:, None, None, None]
-    spread = t**2 * COVARIANCES + (1 - t) ** 2 * EYE  # (B, 3, 2, 2), of x_t in each component
-    off = x[:, None] - t[..., 0] * MEANS
-    solved = torch.linalg.solve(spread, off)
-    log = WEIGHTS.log() - torch.logdet(spread) / 2 - (off * solved).sum(-1) / 2
-    share = log.softmax(1)
-    gain = t * COVARIANCES @ torch.linalg.inv(spread)
-    means = MEANS + (gain @ off[..., None])[..., 0]
-    mean = (share[..., None] * means).sum(1)
-    apart = means - mean[:, None]
-    within = COVARIANCES - gain @ (t * COVARIANCES)
-    variance = (share[..., None, None] * (within + apart[..., :, None] * apart[..., None, :])).sum(1)
-    drift = MEANS + ((t * COVARIANCES - (1 - t) * EYE) @ solved[..., None])[..., 0]
-    return mean, variance, (share[..., None] * drift).sum(1)
-
-
-FLOW = Adapter(plain(lambda t, x: posterior(t, x)[2]), (2,), dtype=torch.float64)
-
-
-def sources(count: int) -> Tensor:
-    return torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def jacobians(x0: Tensor, steps: int = 200) -> Tensor:
-    """(B, 2, 2) of the flow, one row of the output at a time."""
-    x0 = x0.clone().requires_grad_()
-    end = FLOW.flow(steps, "rk4")({"x": x0}, torch.arange(len(x0)))["x"]
-    return torch.stack([torch.autograd.grad(end[:, row].sum(), x0, retain_graph=True)[0] for row in (0, 1)], 1)
+from benchmarks import source_gradient
+from benchmarks.inverse.mixture import EYE, FLOW, posterior, sources
+from benchmarks.record import execute
 
 
 def test_the_velocitys_jacobian_is_the_posteriors_covariance() -> None:
@@ -90,19 +53,11 @@ def test_the_gradient_at_the_source_is_the_datas_times_the_jacobian() -> None:
     torch.testing.assert_close(gradient, exact, rtol=2e-2, atol=2e-2)
 
 
-def test_what_arrives_in_data_space_points_along_the_data() -> None:
+def test_what_arrives_in_data_space_points_along_the_data(tmp_path: Path) -> None:
     """A step down the gradient at the source moves the endpoint by -J J' g: along the component, not across it."""
-    x0 = sources(200)
-    with torch.no_grad():
-        end = FLOW.flow(200, "rk4")({"x": x0}, torch.arange(200))["x"]
-    distance = ((end[:, None] - MEANS)[..., None, :] @ torch.linalg.inv(COVARIANCES)
-                @ (end[:, None] - MEANS)[..., None])[..., 0, 0]
-    nearest = DIRECTIONS[distance.argmin(1)]
-    jacobian = jacobians(x0)
-    push = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    moved = (jacobian @ jacobian.mT @ push[..., None])[..., 0]
-    moved = moved / moved.norm(dim=1, keepdim=True)
-    push = push / push.norm(dim=1, keepdim=True)
-    before, after = ((x * nearest).sum(1).abs() for x in (push, moved))
-    assert before.median() < 0.8 and after.median() > 0.99
-    assert after.quantile(0.1).item() == pytest.approx(1, abs=0.2)
+    found = execute("source-gradient", source_gradient, tmp_path, {"n": 200})["results"]
+    before, after = found["before"], found["after"]
+    assert before[1] < 0.8 and after[1] > 0.99
+    assert after[0] == pytest.approx(1, abs=0.2)
+    assert found["stretch"][0] > 10 * found["stretch"][1]
+    assert (tmp_path / "source-gradient.arrows.png").read_bytes().startswith(b"\x89PNG")

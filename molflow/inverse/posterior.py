@@ -1,0 +1,139 @@
+"""The mean of all signals that would have been measured so: the flow's own Jacobian is the covariance that says how.
+
+At time t the flow's endpoint x̂ = x + (1 - t) u(t, x) is E[x_1 | x_t = x], and its Jacobian, scaled, the covariance
+C = (1 - t)² / t  ∂x̂/∂x = Var[x_1 | x_t = x] (Ben-Hamu et al. 2024, arXiv 2402.14017, sec. 4: that is what the gradient
+at a source is projected by). With both, and x_1 taken for Gaussian given x_t, the measurement is heeded in closed form,
+
+    E[x_1 | x_t, y] = x̂ + C A' (A C A' + noise²)⁻¹ (y - A x̂)
+
+by a few steps of conjugate gradients, each one backward pass (Rozet et al. 2024, arXiv 2405.13712, sec. 4.2). From
+there to the next time by fresh noise, x_t = t m + (1 - t) noise, where m is the mean over several noises, as in
+PnP-Flow (Martin et al. 2024, arXiv 2410.02423), whose step along the gradient of the misfit this replaces. Of Gaussian
+data the mean is a fixed point at every t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp
+
+from molflow.adapters.adapter import Adapter
+from molflow.flow.path import interpolate, velocity_to_endpoint
+from molflow.flow.state import per_sample
+from molflow.inverse.operators import Operator
+from molflow.inverse.solve import assumed_variance, plain_signal, root_mean_square
+
+BACKWARD = 2
+"""Evaluations of u that a backward pass counts as."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How the mean is approached.
+
+    Attributes:
+        draws: noises that the mean is over, in pairs of opposite sign: even.
+        steps: from one time to the next.
+        begin, end: the first time, which holds little but noise, and the last.
+        solves: steps of conjugate gradients at each time.
+    """
+
+    draws: int = 4
+    steps: int = 6
+    begin: float = 0.1
+    end: float = 0.8
+    solves: int = 2
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """What the mean is.
+
+    Attributes:
+        signal: (B, C, *size).
+        misfit: (B,) root mean square of A(signal) - y.
+        nfe: evaluations of u for each sample, a backward pass counting as two.
+    """
+
+    signal: Tensor
+    misfit: Tensor
+    nfe: int
+
+
+@torch.no_grad()
+def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: float, seed: int = 0,
+            recipe: Averaging | None = None) -> Averaged:
+    """The posterior mean of B inverse problems at once.
+
+    An operator that is not linear is taken for linear about each x̂.
+
+    Args:
+        adapter: the prior.
+        operator: A, of B samples or the same for all.
+        measured: y (B, ...).
+        noise: standard deviation of the measurements' noise, of signals in [-1, 1].
+        seed: of the noises.
+        recipe: by default as `Averaging` says.
+
+    Raises:
+        ValueError: an odd number of draws, or none.
+    """
+    r = recipe or Averaging()
+    if r.draws < 2 or r.draws % 2:
+        raise ValueError(f"draws come in pairs of opposite sign: need an even number, got {r.draws}")
+    measured = measured.to(adapter.device, adapter.dtype)
+    index = torch.arange(len(measured), device=adapter.device).repeat_interleave(r.draws)
+    variance = assumed_variance(measured, noise)
+    many, y = operator.select(index), measured[index]
+    rng = torch.Generator(adapter.device).manual_seed(seed)
+    half = adapter.space(len(measured) * r.draws // 2)
+
+    def measure(x: Tensor) -> Tensor:
+        return many(adapter.decode(x))
+
+    mean = adapter.encode(operator.guess(measured, tuple(plain_signal(adapter).shape[2:])))
+    times = torch.linspace(max(adapter.begin, r.begin), r.end, r.steps + 1).tolist()
+    for t in times:
+        draw = half.noise(rng)["x"]
+        noises = torch.stack([draw, -draw], 1).flatten(0, 1)
+        x = interpolate({"x": noises}, {"x": mean[index]}, mean.new_tensor(t))["x"]
+        heeded = _heeded(adapter, measure, y, variance[index], t, x, r.solves)
+        mean = heeded.unflatten(0, (-1, r.draws)).mean(1)
+    signal = adapter.decode(mean)
+    nfe = len(times) * r.draws * (1 + BACKWARD * r.solves)
+    return Averaged(signal, root_mean_square(operator(signal) - measured), nfe)
+
+
+def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,
+            x: Tensor, solves: int) -> Tensor:
+    """E[x_1 | x_t = x, y] (b, *shape), by conjugate gradients on (A C A' + variance) w = y - A x̂, from w = 0."""
+    with torch.enable_grad():
+        x = x.requires_grad_()
+        time = x.new_full((len(x),), t)
+        velocity, _ = adapter.field(time, {"x": x}, None)
+        end = velocity_to_endpoint(velocity, {"x": x}, time)["x"]
+    heeded = end.detach()
+    said, transposed = vjp(measure, heeded)[:2]
+    rest = along = y - said
+    square = _dot(rest, rest)
+    anchor = heeded
+    for _ in range(solves):
+        (back,) = transposed(along)
+        (spread,) = torch.autograd.grad(end, x, back, retain_graph=True)
+        spread = (1 - t) ** 2 / t * spread  # C is symmetric, up to what the network has not learnt
+        image = jvp(measure, (anchor,), (spread,))[1] + per_sample(variance, along) * along
+        bend = _dot(along, image)
+        length = torch.where(bend > 0, square / bend, 0.0)
+        heeded = heeded + per_sample(length, spread) * spread
+        rest = rest - per_sample(length, image) * image
+        before, square = square, _dot(rest, rest)
+        along = rest + per_sample(torch.where(before > 0, square / before, 0.0), along) * along
+    return heeded
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)
