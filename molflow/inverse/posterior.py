@@ -38,14 +38,14 @@ class Averaging:
     Attributes:
         draws: noises that the mean is over, in pairs of opposite sign: even.
         steps: from one time to the next.
-        begin, end: the first time, which holds little but noise, and the last.
+        begin, end: the first time, at which x is mostly noise, and the last.
         solves: steps of conjugate gradients at each time.
     """
 
     draws: int = 4
     steps: int = 6
-    begin: float = 0.1
-    end: float = 0.8
+    begin: float = 0.3
+    end: float = 0.9
     solves: int = 2
 
 
