@@ -62,7 +62,7 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0,
 
 def prior(weights: Path) -> Adapter:
     """That of speech in a folder of weights. Raises WeightsError."""
-    return audio.prior(str(weights / "speech.safetensors"))
+    return audio.prior(weights / "speech.safetensors")
 
 
 def example(weights: Path, count: int) -> Problem:

@@ -53,7 +53,7 @@ def problems(signals: str, n: int, seed: int,
              weights: Path) -> tuple[dict[str, tuple[Problem, Tensor]], dict[str, tuple[Problem, Tensor]]]:
     """For each task what is to be solved with the clean pictures; and the same for validation."""
     clean, other = pictures.clean(signals, n, seed)
-    adapter = image.prior(str(weights / f"{signals}.safetensors"))
+    adapter = image.prior(weights / f"{signals}.safetensors")
     found: list[dict[str, tuple[Problem, Tensor]]] = [
         {task: (pictures.problem(task, x, adapter, seed + 1), x) for task in pictures.TASKS} for x in (clean, other)]
     return found[0], found[1]
@@ -62,7 +62,7 @@ def problems(signals: str, n: int, seed: int,
 def example(signals: str, weights: Path, count: int) -> Problem:
     """For memory, which does not depend on the pictures."""
     torch.manual_seed(0)
-    adapter = image.prior(str(weights / f"{signals}.safetensors"))
+    adapter = image.prior(weights / f"{signals}.safetensors")
     return pictures.problem("Gaussian deblurring", torch.rand(count, *adapter.shape) - 0.5, adapter, 0)
 
 

@@ -45,7 +45,7 @@ class Averaging:
     draws: int = 4
     steps: int = 6
     begin: float = 0.3
-    end: float = 0.9
+    end: float = 0.95
     solves: int = 2
 
 

@@ -47,9 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.mkdir()
     for name, shape in (("digits", (20, 1, 28, 28)), ("photos", (2, 3, 60, 70))):
         pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(1)).to(torch.uint8)
-        SignalStore([pixels], [pixels], "noise").save(data / f"{name}.safetensors")
+        SignalStore([pixels], [pixels.clone()], "noise").save(data / f"{name}.safetensors")
     clips = (speech_like(12) * 32767).to(torch.int16)
-    SignalStore([clips], [clips], "rhythms").save(data / "speech.safetensors")
+    SignalStore([clips], [clips.clone()], "rhythms").save(data / "speech.safetensors")
     return folder
 
 
@@ -65,7 +65,9 @@ def test_psnr_ssim_and_flip() -> None:
     assert decibels[:2].tolist() == pytest.approx([20, 40], abs=1e-3) and decibels[2] == 120
     assert metrics.psnr(clean + 5, torch.ones_like(clean)).tolist() == [120] * 3  # what is off the scale is cut off
     for figure, best in ((metrics.ssim, 1.0), (metrics.flip, 0.0)):
-        values = figure(torch.cat([clean[:1] * -1, off[:1], clean[:1]]), clean[:1].expand(3, -1, -1, -1))
+        noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
+        worse = clean[0] + noise * torch.tensor([0.3, 0.03, 0.0]).view(3, 1, 1, 1)
+        values = figure(worse, clean[:1].expand(3, -1, -1, -1))
         assert values[2].item() == pytest.approx(best, abs=1e-6)
         assert abs(values[0] - best) > abs(values[1] - best) > 0
     black, white = -torch.ones(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
@@ -82,14 +84,15 @@ def test_figures_of_sound() -> None:
     assert metrics.snr(silenced, clean[:1], ~half[None, None]).item() == pytest.approx(0, abs=0.1)
     noise = 0.1 * torch.randn(2, 1, CLIP, generator=torch.Generator().manual_seed(0))
     assert metrics.log_spectral_distance(noise, noise).tolist() == [0, 0]
-    assert metrics.log_spectral_distance(noise / 10, noise).tolist() == pytest.approx([20, 20], abs=0.1)
+    fainter = metrics.log_spectral_distance(noise / 10, noise)
+    assert fainter.tolist() == pytest.approx([20, 20], abs=1)  # less where nothing is heard
 
 
 def test_stoi_and_pesq_are_best_of_equals() -> None:
     clean = speech_like(8)
     noisy = clean + 0.05 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
-    assert metrics.stoi(clean, clean) == pytest.approx(1, abs=1e-3) > metrics.stoi(noisy, clean)
-    assert metrics.pesq(clean, clean) > 4.4 > metrics.pesq(noisy, clean)
+    assert metrics.stoi(clean, clean) > 0.999 > 0.9 > metrics.stoi(noisy, clean)
+    assert metrics.pesq(clean, clean) > 4.4 > 3 > metrics.pesq(noisy, clean)
 
 
 def still(*shape: int) -> Adapter:
@@ -107,10 +110,9 @@ def test_what_is_measured_of_pictures(task: str) -> None:
         assert (off[~problem.operator.mask.expand_as(x)] == 0).all()
         wanted = [0.3] * 4 if "random" in task else [1 - (13 / 32) ** 2] * 4
         assert share.tolist() == pytest.approx(wanted, abs=0.05)
-    if problem.operator.linear:
-        assert noisy.std().item() == pytest.approx(problem.noise, rel=0.1)
-    else:  # noise moves some over the limit, and nothing past it
-        assert problem.measured.abs().max() == 1 and 0.8 < off.std() / problem.noise < 1.2
+    assert noisy.std().item() == pytest.approx(problem.noise, rel=0.1)
+    if not problem.operator.linear:
+        assert problem.measured.abs().max() == 1 and 0.2 < (off == 0).float().mean() < 0.7
     assert torch.equal(pictures.problem(task, x, still(3, 32, 32), seed=1).measured, problem.measured)
     few = problem.select(torch.tensor([2]))
     torch.testing.assert_close(few.operator(x[2:3]), problem.operator(x)[2:3])
@@ -185,10 +187,9 @@ def quick(methods: dict[str, Method], *names: str) -> dict[str, Method]:
             for name in names}
 
 
-@pytest.mark.parametrize("signals", ["digits", "photos"])
-def test_pictures_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: str) -> None:
+def test_pictures_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_inverse, "METHODS", quick(image_inverse.METHODS, "molflow", "ot_ode"))
-    options = {"n": 2, "signals": signals, "weights": folder}
+    options = {"n": 2, "weights": folder}
     record = execute("image-inverse", image_inverse, tmp_path, options)
     results = record["results"]
     assert list(results["tasks"]) == list(pictures.TASKS) and set(results["memory_mb"]) == {"molflow", "ot_ode"}
@@ -204,11 +205,23 @@ def test_pictures_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert again["results"] == results
 
 
+def test_every_method_restores_photos(folder: Path) -> None:
+    """With what it spends least, in colour."""
+    tasks, _ = image_inverse.problems("photos", 1, 0, folder)
+    for task in ("super-resolution ×2", "HDR"):
+        problem, clean = tasks[task]
+        for method in image_inverse.METHODS.values():
+            if method.applies(problem):
+                few = {key: min(value, 2) for key, value in method.efforts[0].items()}
+                made = solved(method, problem, {**method.grid[0], **few}, 0).signal
+                assert made.shape == clean.shape and made.isfinite().all()
+
+
 def test_sound_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_inverse, "METHODS", quick(audio_inverse.METHODS, "molflow", "spline"))
+    monkeypatch.setattr(audio_inverse, "METHODS", quick(audio_inverse.METHODS, "spline", "linear"))
     results = execute("audio-inverse", audio_inverse, tmp_path, {"n": 4, "weights": folder})["results"]
     assert list(results["tasks"]) == list(sounds.TASKS)
-    assert list(results["tasks"]["denoising"]) == ["molflow"]
+    assert list(results["tasks"]["denoising"]) == []  # nothing to interpolate
     gaps = results["tasks"]["gaps of 20 to 40 ms"]
     assert gaps["spline"][0]["snr_of_all"] > gaps["spline"][0]["snr"]
     assert len(list(tmp_path.glob("*.png"))) == 1 + len(sounds.TASKS)
