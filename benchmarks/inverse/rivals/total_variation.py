@@ -11,7 +11,7 @@ from skimage.restoration import denoise_tv_chambolle
 from benchmarks.inverse.problem import Problem, Solved
 from benchmarks.inverse.rivals.fista import descend
 
-GRID = tuple({"weight": weight} for weight in (0.003, 0.01, 0.03, 0.1))
+GRID = tuple({"weight": weight} for weight in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3))
 STEPS = 60
 
 

@@ -13,7 +13,7 @@ import pywt
 from benchmarks.inverse.problem import Problem, Solved
 from benchmarks.inverse.rivals.fista import descend
 
-GRID = tuple({"weight": weight} for weight in (0.003, 0.01, 0.03, 0.1))
+GRID = tuple({"weight": weight} for weight in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3))
 GRID_OF_SOUND = tuple({"weight": weight} for weight in (0.0001, 0.0003, 0.001, 0.003, 0.01))
 """Speech is fainter than pictures, and so is its noise."""
 
