@@ -289,25 +289,33 @@ def _deliver(table: pd.DataFrame, out: Path | None) -> None:
 
 @data.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set; qm9.")],
+    name: Annotated[str, typer.Argument(help="Data set: qm9 or moses3d.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
-    source: Annotated[Path | None, typer.Option(help="Folder with qm9pack's CSV files.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    source: Annotated[Path | None, typer.Option(help="qm9: folder with qm9pack's CSV files. moses3d: wheel of "
+                                                     "molsets.")] = None,
+    n: Annotated[int, typer.Option("-n", help="moses3d: how many molecules.")] = 100_000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a data set's public form into one compact file."""
+    """Turn a data set's public form into one compact file; all but qm9 go on where they were stopped."""
     from molflow.data.store import data_folder
 
-    if name != "qm9":
-        raise InputError(f"unknown data set {name!r}: known is qm9")
-    out = out or data_folder() / "qm9.safetensors"
+    if name not in ("qm9", "moses3d"):
+        raise InputError(f"unknown data set {name!r}: known are qm9, moses3d")
+    out = out or data_folder() / f"{name}.safetensors"
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give --overwrite to prepare it again")
-    from molflow.data import qm9
+    if name == "qm9":
+        from molflow.data import qm9
 
-    store = qm9.prepare(out, source=source, workers=workers)
-    flawed = qm9.flaws(store)
-    print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
+        store = qm9.prepare(out, source=source, workers=workers)
+        flawed = qm9.flaws(store)
+        print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
+    else:
+        from molflow.data import moses3d
+
+        store = moses3d.prepare(out, source=source, n=n, workers=workers)
+        print(f"{len(store)} molecules written to {out}")
 
 
 @data.command()

@@ -103,7 +103,7 @@ MAY_IMPORT = {
     "flow": ["flow"],
     "molecules": ["molecules", "flow.state"],
     "nn": ["nn", "molecules", "flow"],
-    "data": ["data", "molecules", "flow"],
+    "data": ["data", "molecules", "flow", "parallel"],
     "oracles": ["oracles", "molecules"],
     "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
     "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "targets", "verification",

@@ -20,6 +20,7 @@ from torch import Tensor
 from molflow.molecules.batch import MoleculeBatch
 
 FORMAT = "molflow-molecules-1"
+PARTS = ("train", "valid", "test")
 
 
 class DataError(ValueError):
@@ -43,6 +44,7 @@ class MoleculeStore:
         bonded: (molecules,) bool; False where no consistent bond assignment exists.
         names, units: of the property columns.
         source: free text, where the data came from.
+        split: (molecules,) uint8, the molecule's part as a place in `PARTS`; None for QM9, whose split is the field's.
     """
 
     positions: Tensor
@@ -58,6 +60,7 @@ class MoleculeStore:
     names: tuple[str, ...]
     units: tuple[str, ...]
     source: str
+    split: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -66,6 +69,17 @@ class MoleculeStore:
     def sizes(self) -> Tensor:
         """(molecules,) number of atoms."""
         return self.atom_ptr.diff()
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Rows of ``train``, ``valid`` and ``test``, and of the two halves of train, ``half_a`` (evaluators) and
+        ``half_b`` (generator and guide). All conformers of a molecule are in one part."""
+        if self.split is None:
+            return qm9_split()
+        rows = {name: np.flatnonzero(self.split.numpy() == place) for place, name in enumerate(PARTS)}
+        # by the molecule's number alone, so that more molecules of the same source move none to the other half;
+        # multiplying by this prime mixes the bits (Knuth, The Art of Computer Programming 3, sec. 6.4)
+        upper = self.index.numpy()[rows["train"]].astype(np.uint64) * 2_654_435_761 % 2**32 >= 2**31
+        return rows | {"half_a": rows["train"][upper], "half_b": rows["train"][~upper]}
 
     def columns(self, names: tuple[str, ...]) -> Tensor:
         """(molecules, len(names)) the properties of these names."""
@@ -143,7 +157,7 @@ class MoleculeStore:
     def load(cls, path: Path) -> MoleculeStore:
         """Raises DataError where the file is missing, damaged or of another format."""
         if not path.is_file():
-            raise DataError(f"no prepared data at {path}: run `molflow data prepare qm9` first")
+            raise DataError(f"no prepared data at {path}: run `molflow data prepare {path.stem}` first")
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
