@@ -289,20 +289,21 @@ def _deliver(table: pd.DataFrame, out: Path | None) -> None:
 
 @data.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set: qm9 or moses3d.")],
+    name: Annotated[str, typer.Argument(help="Data set: qm9, moses3d or geom.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
     source: Annotated[Path | None, typer.Option(help="qm9: folder with qm9pack's CSV files. moses3d: wheel of "
-                                                     "molsets.")] = None,
+                                                     "molsets. geom: folder with GEOM-Drugs.")] = None,
     n: Annotated[int, typer.Option("-n", help="moses3d: how many molecules.")] = 100_000,
+    conformers: Annotated[int, typer.Option(min=1, help="geom: how many of lowest energy, of each molecule.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a data set's public form into one compact file; all but qm9 go on where they were stopped."""
     from molflow.data.store import data_folder
 
-    if name not in ("qm9", "moses3d"):
-        raise InputError(f"unknown data set {name!r}: known are qm9, moses3d")
-    out = out or data_folder() / f"{name}.safetensors"
+    if name not in ("qm9", "moses3d", "geom"):
+        raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, geom")
+    out = out or data_folder() / f"{'geom-drugs' if name == 'geom' else name}.safetensors"
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give --overwrite to prepare it again")
     if name == "qm9":
@@ -311,11 +312,18 @@ def prepare(
         store = qm9.prepare(out, source=source, workers=workers)
         flawed = qm9.flaws(store)
         print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
-    else:
+        return
+    if name == "moses3d":
         from molflow.data import moses3d
 
         store = moses3d.prepare(out, source=source, n=n, workers=workers)
-        print(f"{len(store)} molecules written to {out}")
+    else:
+        from molflow.data import geom
+
+        if source is None:
+            raise InputError("geom cannot be downloaded from here: give --source, a folder with GEOM-Drugs")
+        store = geom.prepare(out, source=source, conformers=conformers, workers=workers)
+    print(f"{len(store)} molecules written to {out}")
 
 
 @data.command()
@@ -379,7 +387,7 @@ def atlas(
     print(f"{len(atlas)} source points, each of another molecule, written to {out}")
 
 
-Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator.")]
+Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, moses3d, ….")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
@@ -438,7 +446,7 @@ def _train(settings, task, name, out, config, data, resume, accelerator, devices
     from molflow.training.trainer import train as run
 
     chosen = configuration.load(settings, config)
-    store = MoleculeStore.load(data or data_folder() / "qm9.safetensors")
+    store = MoleculeStore.load(data or data_folder() / f"{chosen.run.data}.safetensors")
     job = task(chosen, store)
     if start:
         fill(job.network, start)

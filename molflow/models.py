@@ -15,7 +15,7 @@ from molflow.flow.solvers import VelocityField, integrate, time_grid
 from molflow.flow.source import Flow
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
-from molflow.molecules.elements import QM9, Vocabulary
+from molflow.molecules.elements import Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
@@ -58,7 +58,7 @@ class Generator:
     card: Card
     path: Path
     device: torch.device
-    vocabulary: Vocabulary = QM9
+    vocabulary: Vocabulary
 
     @classmethod
     def load(cls, path: Path | None = None, device: str = "auto") -> Generator:
@@ -67,12 +67,13 @@ class Generator:
         path = path or SHIPPED / "generator.safetensors"
         card = read_card(path, "generator")
         try:
-            network = VelocityNetwork(QM9, VelocityConfig(**card.network))
+            vocabulary = card.words()
+            network = VelocityNetwork(vocabulary, VelocityConfig(**card.network))
             prior = Prior.from_json(card.prior or {})
         except (TypeError, KeyError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
         fill(network, path)
-        return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where)
+        return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where, vocabulary)
 
     def space(self, sizes: np.ndarray | Tensor) -> MoleculeSpace:
         """Where the source points of molecules of these sizes (B,) live."""
@@ -174,7 +175,7 @@ class Predictor:
     card: Card
     path: Path
     device: torch.device
-    vocabulary: Vocabulary = QM9
+    vocabulary: Vocabulary
 
     @classmethod
     def load(cls, path: Path | str = "evaluator", device: str = "auto") -> Predictor:
@@ -183,11 +184,12 @@ class Predictor:
         path = SHIPPED / f"{path}.safetensors" if path in ("guide", "evaluator") else Path(path)
         card = read_card(path, "property")
         try:
-            network = PropertyNetwork(len(QM9.elements), PropertyConfig(**card.network))
+            vocabulary = card.words()
+            network = PropertyNetwork(len(vocabulary.elements), PropertyConfig(**card.network))
         except TypeError as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
         fill(network, path)
-        return cls(network.eval().requires_grad_(False).to(where), card, path, where)
+        return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
         """Properties (B, 6) of soft molecules, differentiable; columns as ``molflow.nn.property.PROPERTIES``."""
@@ -195,7 +197,7 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, batch: MoleculeBatch, chunk: int = 200) -> Tensor:
-        """Properties (B, 6) of decoded molecules, on the CPU. Raises ValueError for an element not in QM9."""
+        """Properties (B, 6) of decoded molecules, on the CPU. Raises ValueError for an element it does not know."""
         said = torch.empty(len(batch), len(PROPERTIES))
         for part in batch.sizes.argsort().split(chunk):
             some = batch[part]

@@ -25,6 +25,7 @@ CONDA_NAME = {
     "torch-geometric": "pytorch_geometric",
     "torch-scatter": "pytorch_scatter",
     "matplotlib": "matplotlib-base",
+    "msgpack": "msgpack-python",
     "tblite": "tblite-python",  # tblite there is the program without its Python interface
 }
 """PyPI's name: conda-forge's, where they differ."""

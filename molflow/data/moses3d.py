@@ -21,7 +21,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from molflow.data.records import Record, pack
+from molflow.data.records import Record, Unsound, pack
 from molflow.data.shards import Made, Shards
 from molflow.data.store import PARTS, DataError, MoleculeStore, data_folder
 from molflow.molecules.convert import from_rdkit
@@ -117,7 +117,7 @@ def make(entries: list[Entry]) -> Made:
             try:
                 mol = conformer(entry.smiles, entry.number)
                 done.append((entry, Record.of(from_rdkit(mol)), scores(mol)))
-            except ValueError as error:
+            except Unsound as error:
                 refused[str(error)] += 1
     values = np.array([[score[name] for name in UNITS] for _, _, score in done])
     return pack([record for _, record, _ in done], values, np.array([entry.number for entry, _, _ in done]),
@@ -130,20 +130,20 @@ def conformer(smiles: str, seed: int) -> Chem.Mol:
     """A molecule with all hydrogens and one conformer at a minimum of MMFF94s.
 
     Raises:
-        ValueError: why there is none, in a few words that do not depend on the molecule.
+        Unsound: why there is none.
     """
     flat = Chem.MolFromSmiles(smiles)
     if flat is None:
-        raise ValueError("SMILES not understood")
+        raise Unsound("SMILES not understood")
     mol = Chem.AddHs(flat)
     how = rdDistGeom.ETKDGv3()
     how.randomSeed, how.timeout = seed, EMBED_SECONDS
     if rdDistGeom.EmbedMolecule(mol, how) < 0:
         how.useRandomCoords = True
         if rdDistGeom.EmbedMolecule(mol, how) < 0:
-            raise ValueError("no conformer found by ETKDGv3")
+            raise Unsound("no conformer found by ETKDGv3")
     if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
-        raise ValueError("MMFF94s lacks parameters")
+        raise Unsound("MMFF94s lacks parameters")
     if rdForceFieldHelpers.MMFFOptimizeMolecule(mol, mmffVariant="MMFF94s", maxIters=MINIMISE_STEPS):
-        raise ValueError(f"no minimum of MMFF94s within {MINIMISE_STEPS} steps")
+        raise Unsound(f"no minimum of MMFF94s within {MINIMISE_STEPS} steps")
     return mol

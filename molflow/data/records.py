@@ -12,6 +12,10 @@ from molflow.data.store import MoleculeStore
 from molflow.molecules.convert import Molecule
 
 
+class Unsound(ValueError):
+    """Why a molecule is left out, in words that do not depend on it."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One molecule as read.

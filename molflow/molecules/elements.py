@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NUMBER_OF: dict[str, int] = {
-    "H": 1, "B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53,
+    "H": 1, "B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "Al": 13, "Si": 14, "P": 15, "S": 16, "Cl": 17, "As": 33, "Br": 35,
+    "I": 53, "Hg": 80, "Bi": 83,
 }  # fmt: skip
-"""Atomic number of each symbol molflow knows: the elements of QM9 and of drug-like molecules."""
+"""Atomic number of each symbol molflow knows: the elements of QM9, of drug-like molecules and of GEOM-Drugs."""
 
 SYMBOL_OF: dict[int, str] = {number: symbol for symbol, number in NUMBER_OF.items()}
 """Symbol of each atomic number."""
@@ -33,7 +34,7 @@ and then also calls a neutral carbon radical stable.
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The classes a generator chooses from: what its one-hot columns mean, in order.
+    """The classes a model chooses from, ascending: what its one-hot columns mean, in order.
 
     Args:
         elements: atomic numbers.
@@ -47,3 +48,8 @@ class Vocabulary:
 
 
 QM9 = Vocabulary(elements=(1, 6, 7, 8, 9), charges=(-1, 0, 1))
+DRUGLIKE = Vocabulary(elements=(1, 6, 7, 8, 9, 15, 16, 17, 35, 53), charges=(-1, 0, 1))
+GEOM_DRUGS = Vocabulary(elements=tuple(SYMBOL_OF), charges=(-2, -1, 0, 1, 2, 3))
+
+VOCABULARIES: dict[str, Vocabulary] = {"qm9": QM9, "moses3d": DRUGLIKE, "geom-drugs": GEOM_DRUGS}
+"""What a model of each data set can say."""

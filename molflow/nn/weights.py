@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from molflow.molecules.elements import QM9, Vocabulary
+
 FORMAT = "molflow-weights-1"
 SHIPPED = Path(__file__).parent.parent / "weights"
 
@@ -30,6 +32,7 @@ class Card:
         training: data, part, molecules seen, command, commit, hours, hardware, seed.
         metrics: what was measured of these weights, and on what.
         prior: for a generator, ``molflow.data.prior.Prior`` of its training molecules.
+        vocabulary: the `Vocabulary` that the network speaks; None, QM9's, in cards from before there were others.
     """
 
     kind: str
@@ -37,6 +40,13 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, Any] | None = None
+    vocabulary: dict[str, Any] | None = None
+
+    def words(self) -> Vocabulary:
+        """The vocabulary. Raises TypeError where the card's makes no sense."""
+        if self.vocabulary is None:
+            return QM9
+        return Vocabulary(**{key: tuple(values) for key, values in self.vocabulary.items()})
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:

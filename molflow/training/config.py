@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from molflow.molecules.elements import VOCABULARIES
 from molflow.nn.property import PropertyConfig
 from molflow.nn.velocity import VelocityConfig
 
@@ -29,20 +30,25 @@ class Run:
     """What every training has in common.
 
     Attributes:
-        part: which molecules: a half of QM9's training split, or all of it.
+        data: the data set, `qm9`, `moses3d` or `geom-drugs`; the model's elements and charges go with it.
+        part: which molecules: a half of the training split, or all of it.
         molecules: how many training molecules are seen in all, repeats counted.
         rate, rate_matrix: learning rates of AdamW (everything else) and Muon (hidden matrices).
         warmup, cooldown: share of the run in which the rate rises, and falls to zero at the end.
         ema: decay of the averaged weights, a step.
         compile: whether to compile the network first: minutes on a CPU, a third faster afterwards.
+        batches: ``molecules``: batch_size in each; ``pairs``: so many on average, in each batch as many pairs of atoms,
+            for data whose molecules differ much in size.
         workers: processes that prepare batches; 0 does it in between.
         precision: ``bf16`` (autocast; float32 weights, positions and times) or ``float32``.
         weights: what the finished weights are written in, ``float32`` or ``float16``, half the size.
     """
 
+    data: str = "qm9"
     part: Part = "half_b"
     molecules: int = 2_000_000
     batch_size: int = 64
+    batches: Literal["molecules", "pairs"] = "molecules"
     rate: float = 1e-3
     rate_matrix: float = 2e-3
     warmup: float = 0.01
@@ -59,7 +65,8 @@ class Run:
     validate_minutes: float = 15.0
 
     def __post_init__(self) -> None:
-        choices = {"part": get_args(Part), "precision": ("bf16", "float32"), "weights": ("float32", "float16")}
+        choices = {"data": tuple(VOCABULARIES), "part": get_args(Part), "batches": ("molecules", "pairs"),
+                   "precision": ("bf16", "float32"), "weights": ("float32", "float16")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"run.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")

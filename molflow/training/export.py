@@ -12,7 +12,6 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from molflow import provenance
 from molflow.data.prior import Prior
-from molflow.data.store import qm9_split
 from molflow.nn.property import PROPERTIES
 from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
@@ -46,6 +45,9 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
         "commit": provenance.commit(),
         "machine": provenance.machine(),
     }
+    # of QM9's twelve those that one designs for
+    names = PROPERTIES if run.data == "qm9" else task.store.names
     kind = "generator" if isinstance(task, GeneratorTask) else "property"
-    prior = Prior.of(task.store, qm9_split()[run.part], PROPERTIES).to_json() if kind == "generator" else None
-    save_weights(path, task.network.to(getattr(torch, run.weights)), Card(kind, network, training, metrics, prior))
+    prior = Prior.of(task.store, task.store.parts()[run.part], names).to_json() if kind == "generator" else None
+    save_weights(path, task.network.to(getattr(torch, run.weights)), Card(kind, network, training, metrics, prior,
+                                                                            dataclasses.asdict(task.vocabulary)))

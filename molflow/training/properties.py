@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from molflow.data.store import MoleculeStore, qm9_split
-from molflow.molecules.elements import QM9
+from molflow.data.store import MoleculeStore
+from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.state import centre, encode
 from molflow.nn.property import PROPERTIES, RESOLUTION, PropertyNetwork
 from molflow.training.batches import Buckets
@@ -26,10 +26,11 @@ class PropertyTask:
     def __post_init__(self) -> None:
         run = self.config.run
         torch.manual_seed(run.seed)
-        split = qm9_split()
+        split = self.store.parts()
         members = torch.as_tensor(split[run.part])
         self.targets = self.store.columns(PROPERTIES)
-        self.network = PropertyNetwork(len(QM9.elements), self.config.network)
+        self.vocabulary = VOCABULARIES[run.data]
+        self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network)
         self.network.set_composition(self._counts(members), self.targets[members])
         self.buckets = Buckets(members, self.store.sizes[members], run.batch_size, run.seed)
         self.held_out = torch.as_tensor(split["valid"])[:2000]
@@ -37,7 +38,7 @@ class PropertyTask:
     def _counts(self, members: Tensor) -> Tensor:
         molecule = torch.repeat_interleave(torch.arange(len(self.store)), self.store.sizes)
         counts = torch.stack([torch.bincount(molecule[self.store.numbers == element], minlength=len(self.store))
-                              for element in QM9.elements], 1)
+                              for element in self.vocabulary.elements], 1)
         return counts[members].float()
 
     def batch(self, step: int) -> Batch:
@@ -46,7 +47,7 @@ class PropertyTask:
     def _batch(self, members: Tensor) -> Batch:
         molecules = self.store.batch(members)
         return {"positions": centre(molecules.positions, molecules.mask), "mask": molecules.mask,
-                "types": encode(molecules, QM9)["types"], "targets": self.targets[members]}
+                "types": encode(molecules, self.vocabulary)["types"], "targets": self.targets[members]}
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean absolute error of each property over the field's own, averaged over the six."""
