@@ -17,4 +17,6 @@ BENCHMARKS = {
     "oracle-qm9": "benchmarks.oracle_qm9",
     "oracle-speed": "benchmarks.oracle_speed",
     "report": "benchmarks.report",
+    "druglike-unconditional": "benchmarks.druglike_unconditional",
+    "scaling": "benchmarks.scaling",
 }

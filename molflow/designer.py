@@ -116,9 +116,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
+    flow = Generator.load(generator, device)
     conditions = []
     if formula is not None:
-        composition = parse_formula(formula)
+        composition = parse_formula(formula, flow.vocabulary.elements)
         total = sum(composition.values())
         if atoms not in (None, total):
             raise TargetError(f"formula {formula} has {total} atoms, not {atoms}")
@@ -127,7 +128,6 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     if lead is not None:
         conditions.append(is_like(lead, similarity))
     core = None if fragment is None else Fragment.of(fragment)
-    flow = Generator.load(generator, device)
     if fragment is not None and core is not None:
         check_fragment(core, fragment, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)

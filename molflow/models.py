@@ -36,6 +36,10 @@ LIKELIHOOD_TIME = 0.97
 have to reach 23 standard deviations to turn a class into another."""
 
 
+PAIRS = 128 * 64**2
+"""Of atoms, at most in what is sampled at once: some 2 GB."""
+
+
 class DeviceError(ValueError):
     """A device was asked for that is not there."""
 
@@ -107,7 +111,11 @@ class Generator:
         rng = torch.Generator().manual_seed(seed)
         order = np.argsort(sizes, kind="stable")
         made: list[MoleculeBatch] = []
-        for part in np.array_split(order, max(1, -(-len(order) // chunk))):
+        parts = np.array_split(order, max(1, -(-len(order) // chunk)))
+        # large molecules fewer at a time: what a flow keeps in memory goes with the pairs
+        parts = [some for part in parts
+                 for some in np.array_split(part, max(1, -(-len(part) * int(sizes[part].max()) ** 2 // PAIRS)))]
+        for part in parts:
             space = self.space(sizes[part])
             state = self.flow(space, steps=steps)(space.noise(rng), torch.arange(len(part), device=self.device))
             made.append(decode(state, space.mask, self.vocabulary).to("cpu"))
@@ -185,20 +193,21 @@ class Predictor:
         card = read_card(path, "property")
         try:
             vocabulary = card.words()
-            network = PropertyNetwork(len(vocabulary.elements), PropertyConfig(**card.network))
-        except TypeError as error:
+            network = PropertyNetwork(len(vocabulary.elements), PropertyConfig(**card.network),
+                                      tuple(card.properties or PROPERTIES))
+        except (TypeError, ValueError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
         fill(network, path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
-        """Properties (B, 6) of soft molecules, differentiable; columns as ``molflow.nn.property.PROPERTIES``."""
+        """Properties (B, P) of soft molecules, differentiable; columns as ``network.properties``."""
         return self.network(endpoint["positions"], endpoint["types"], mask)
 
     @torch.no_grad()
     def predict(self, batch: MoleculeBatch, chunk: int = 200) -> Tensor:
-        """Properties (B, 6) of decoded molecules, on the CPU. Raises ValueError for an element it does not know."""
-        said = torch.empty(len(batch), len(PROPERTIES))
+        """Properties (B, P) of decoded molecules, on the CPU. Raises ValueError for an element it does not know."""
+        said = torch.empty(len(batch), len(self.network.properties))
         for part in batch.sizes.argsort().split(chunk):
             some = batch[part]
             width = int(some.sizes.max())

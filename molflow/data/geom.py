@@ -28,8 +28,9 @@ from molflow.data.safe_pickle import PickledMol
 from molflow.data.shards import Made, Shards
 from molflow.data.store import PARTS, DataError, MoleculeStore
 from molflow.molecules.convert import Molecule, from_rdkit
-from molflow.molecules.druglike import UNITS, scores
+from molflow.molecules.druglike import scores
 from molflow.molecules.geometry import stretched
+from molflow.molecules.labels import DRUGLIKE
 
 PART = 200
 """Molecules of one part."""
@@ -173,7 +174,7 @@ def make(entries: Iterable[Entry], *, conformers: int, form: str) -> Made:
             values += [score] * len(found)
             index += [entry.number] * len(found)
             split += [by_smiles(smiles) if entry.split is None else entry.split] * len(found)
-    return pack(records, np.array(values), np.array(index), names=tuple(UNITS), units=tuple(UNITS.values()),
+    return pack(records, np.array(values), np.array(index), names=tuple(DRUGLIKE), units=tuple(DRUGLIKE.values()),
                 split=np.array(split), source=f"GEOM-Drugs from {form}, {conformers} conformers a molecule"), refused
 
 

@@ -25,7 +25,8 @@ from molflow.data.records import Record, Unsound, pack
 from molflow.data.shards import Made, Shards
 from molflow.data.store import PARTS, DataError, MoleculeStore, data_folder
 from molflow.molecules.convert import from_rdkit
-from molflow.molecules.druglike import UNITS, scores
+from molflow.molecules.druglike import scores
+from molflow.molecules.labels import DRUGLIKE
 
 PACKAGE = "molsets==0.3.1"
 WHEEL = "molsets-0.3.1-py3-none-any.whl"
@@ -119,9 +120,10 @@ def make(entries: list[Entry]) -> Made:
                 done.append((entry, Record.of(from_rdkit(mol)), scores(mol)))
             except Unsound as error:
                 refused[str(error)] += 1
-    values = np.array([[score[name] for name in UNITS] for _, _, score in done])
-    return pack([record for _, record, _ in done], values, np.array([entry.number for entry, _, _ in done]),
-                names=tuple(UNITS), units=tuple(UNITS.values()), split=np.array([entry.split for entry, _, _ in done]),
+    values = np.array([[score[name] for name in DRUGLIKE] for _, _, score in done])
+    number, split = (np.array([entry[place] for entry, _, _ in done]) for place in (0, 1))
+    return pack([record for _, record, _ in done], values, number, names=tuple(DRUGLIKE),
+                units=tuple(DRUGLIKE.values()), split=split,
                 source=f"moses3d: SMILES of {PACKAGE} (PyPI, MIT), ETKDGv3 and MMFF94s by RDKit {rdBase.rdkitVersion}, "
                        "not GEOM"), refused
 

@@ -120,9 +120,9 @@ class _Reader:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif name == "GLOBAL":
-            stack.append(_Name(argument.replace(" ", ".")))
+            stack.append(_named(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [_Name(f"{stack[-2]}.{stack[-1]}")]
+            stack[-2:] = [_named(f"{stack[-2]}.{stack[-1]}")]
         elif name == "REDUCE":
             given, what = stack.pop(), stack.pop()
             stack.append(_made(what, given))
@@ -137,7 +137,9 @@ class _Reader:
         return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
-        place = len(self.stack) - 1 - next(i for i, entry in enumerate(reversed(self.stack)) if entry is _MARK)
+        place = max((i for i, entry in enumerate(self.stack) if entry is _MARK), default=-1)
+        if place < 0:
+            raise Refused("is damaged (a mark was expected)")
         found = self.stack[place + 1 :]
         del self.stack[place:]
         return found
@@ -158,11 +160,16 @@ class _Reader:
         raise Refused("sets the state of something, which GEOM does not need")
 
 
+def _named(text: str) -> _Name:
+    if text not in _MAKERS:
+        raise Refused(f"asks for {text[:100]}, which GEOM does not need")
+    return _Name(text)
+
+
 def _made(what: Any, given: Any) -> Any:
-    maker = _MAKERS.get(what.text) if isinstance(what, _Name) else None
-    if maker is None:
-        raise Refused(f"asks for {what.text if isinstance(what, _Name) else what!r}, which GEOM does not need")
-    return maker(*given)
+    if not isinstance(what, _Name):
+        raise Refused("calls what cannot be called")
+    return _MAKERS[what.text](*given)
 
 
 def _mol(data: bytes) -> PickledMol:

@@ -10,14 +10,9 @@ from types import ModuleType
 from rdkit import Chem, RDConfig
 from rdkit.Chem import QED, Crippen, Descriptors, rdMolDescriptors
 
-UNITS: dict[str, str] = {"qed": "", "logp": "", "tpsa": "Å^2", "sa": "", "mw": "g/mol"}
-"""Quantitative estimate of drug-likeness, 0 to 1 (Bickerton et al. 2012, Nat. Chem. 4, 90); octanol-water partition
-(Wildman, Crippen 1999, J. Chem. Inf. Comput. Sci. 39, 868); topological polar surface (Ertl et al. 2000, J. Med. Chem.
-43, 3714); synthetic accessibility, 1 easy to 10 hard (Ertl, Schuffenhauer 2009, J. Cheminf. 1, 8); molar mass."""
-
 
 def scores(mol: Chem.Mol) -> dict[str, float]:
-    """The values of `UNITS` for a sanitised molecule; hydrogens that are atoms count as implicit ones do."""
+    """The values of `labels.DRUGLIKE` for a sanitised molecule; hydrogens that are atoms count as implicit ones do."""
     heavy = Chem.RemoveHs(mol)
     return {"qed": QED.qed(heavy), "logp": Crippen.MolLogP(heavy), "tpsa": rdMolDescriptors.CalcTPSA(heavy),
             "sa": _accessibility().calculateScore(heavy), "mw": Descriptors.MolWt(heavy)}

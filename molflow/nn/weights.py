@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Card:
         metrics: what was measured of these weights, and on what.
         prior: for a generator, ``molflow.data.prior.Prior`` of its training molecules.
         vocabulary: the `Vocabulary` that the network speaks; None, QM9's, in cards from before there were others.
+        properties: what the columns of a property network are, and of what a generator's prior tells; None, QM9's six.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, Any] | None = None
     vocabulary: dict[str, Any] | None = None
+    properties: Sequence[str] | None = None
 
     def words(self) -> Vocabulary:
         """The vocabulary. Raises TypeError where the card's makes no sense."""

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from molflow import provenance
 from molflow.data.prior import Prior
+from molflow.molecules.labels import DRUGLIKE
 from molflow.nn.property import PROPERTIES
 from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
@@ -46,8 +47,8 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
         "machine": provenance.machine(),
     }
     # of QM9's twelve those that one designs for
-    names = PROPERTIES if run.data == "qm9" else task.store.names
+    names = PROPERTIES if run.data == "qm9" else tuple(DRUGLIKE)
     kind = "generator" if isinstance(task, GeneratorTask) else "property"
     prior = Prior.of(task.store, task.store.parts()[run.part], names).to_json() if kind == "generator" else None
-    save_weights(path, task.network.to(getattr(torch, run.weights)), Card(kind, network, training, metrics, prior,
-                                                                            dataclasses.asdict(task.vocabulary)))
+    save_weights(path, task.network.to(getattr(torch, run.weights)),
+                 Card(kind, network, training, metrics, prior, dataclasses.asdict(task.vocabulary), names))

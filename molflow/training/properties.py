@@ -1,4 +1,4 @@
-"""Training guides and evaluators: six properties at once, each error in units of the field's best."""
+"""Training guides and evaluators: all properties at once, each error in units of what is worth telling apart."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from molflow.data.store import MoleculeStore
 from molflow.molecules.elements import VOCABULARIES
+from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION
 from molflow.molecules.state import centre, encode
 from molflow.nn.property import PROPERTIES, RESOLUTION, PropertyNetwork
 from molflow.training.batches import Buckets
@@ -28,9 +29,10 @@ class PropertyTask:
         torch.manual_seed(run.seed)
         split = self.store.parts()
         members = torch.as_tensor(split[run.part])
-        self.targets = self.store.columns(PROPERTIES)
+        self.properties = PROPERTIES if run.data == "qm9" else tuple(DRUGLIKE)
+        self.targets = self.store.columns(self.properties)
         self.vocabulary = VOCABULARIES[run.data]
-        self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network)
+        self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network, self.properties)
         self.network.set_composition(self._counts(members), self.targets[members])
         self.buckets = Buckets(members, self.store.sizes[members], run.batch_size, run.seed)
         self.held_out = torch.as_tensor(split["valid"])[:2000]
@@ -50,10 +52,11 @@ class PropertyTask:
                 "types": encode(molecules, self.vocabulary)["types"], "targets": self.targets[members]}
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean absolute error of each property over the field's own, averaged over the six."""
+        """Mean absolute error of each property over its resolution, averaged over all of them."""
         error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
         # numbers one by one: a tensor made of a list would be copied to the GPU, and waited for
-        each = [miss / scale for miss, scale in zip(error.abs().mean(0), RESOLUTION.values(), strict=True)]
+        scales = RESOLUTION | DRUGLIKE_RESOLUTION
+        each = [miss / scales[name] for miss, name in zip(error.abs().mean(0), self.properties, strict=True)]
         return torch.stack(each).mean(), {}
 
     @torch.no_grad()
@@ -65,9 +68,9 @@ class PropertyTask:
 @torch.no_grad()
 def mean_errors(network: nn.Module, task: PropertyTask, members: Tensor, device: torch.device) -> dict[str, float]:
     """Mean absolute error of each property over the given molecules."""
-    total = torch.zeros(len(PROPERTIES), dtype=torch.float64)
+    total = torch.zeros(len(task.properties), dtype=torch.float64)
     for part in members[task.store.sizes[members].argsort()].split(100):
         batch = {key: value.to(device) for key, value in task._batch(part).items()}
         said = network(batch["positions"], batch["types"], batch["mask"])
         total += (said - batch["targets"]).abs().sum(0).double().cpu()
-    return dict(zip(PROPERTIES, (total / len(members)).tolist(), strict=True))
+    return dict(zip(task.properties, (total / len(members)).tolist(), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,9 +99,10 @@ def test_every_form_gives_the_same_molecules(
     write(tmp_path / "source", molecules)
     done = run("--source", tmp_path / "source", "--out", tmp_path / "set.safetensors", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    reasons = dict(line.removeprefix("left out: 1 molecules, ").split("\n")[0:1] * 2
-                   for line in done.stdout.splitlines() if line.startswith("left out"))
-    assert len(reasons) == 2 and "several pieces" in reasons
+    left_out = re.findall(r"left out: (\d+) molecules, (.*)", done.stdout)
+    assert sum(int(count) for count, _ in left_out) == 2
+    if write is not crude:  # where a salt's pieces touch, and a hydrogen that has come off is not told from them
+        assert {why for _, why in left_out} == {"several pieces", "a bond is broken in the geometry"}
 
     store = MoleculeStore.load(tmp_path / "set.safetensors")
     found = unbatch(store.batch(torch.arange(len(store))))

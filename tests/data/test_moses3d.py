@@ -29,7 +29,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / moses3d.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
         for name, smiles in (("train", TRAIN), ("test", TEST)):
-            archive.writestr(f"moses/dataset/data/{name}.csv.gz", gzip.compress("\n".join(["SMILES", *smiles]).encode()))
+            text = "\n".join(["SMILES", *smiles])
+            archive.writestr(f"moses/dataset/data/{name}.csv.gz", gzip.compress(text.encode()))
     monkeypatch.setattr(moses3d, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setattr(moses3d, "PART", 4)
     return path
