@@ -37,7 +37,7 @@ have to reach 23 standard deviations to turn a class into another."""
 
 
 PAIRS = 128 * 64**2
-"""Of atoms, at most in what is sampled at once: some 2 GB."""
+"""Of atoms, at most in what is sampled at once."""
 
 
 class DeviceError(ValueError):

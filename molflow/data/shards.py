@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from molflow.data.store import FORMAT, DataError, MoleculeStore
+from molflow.data.store import DataError, MoleculeStore
 from molflow.parallel import start_alone
 
 Chunk = TypeVar("Chunk", bound=Sequence)
@@ -102,25 +104,27 @@ class Shards:
 
 
 def join(parts: Sequence[Path], out: Path) -> None:
-    """`MoleculeStore.cat` of files, for more than fits into memory: written tensor by tensor as safetensors lays them
-    out (an 8-byte length, a JSON header, the raw numbers)."""
-    stores = [MoleculeStore.load(path) for path in parts]  # mapped, not read
-    if len({(store.names, store.units, store.source) for store in stores}) != 1:
-        raise DataError(f"the parts of {out} are not of one kind, or there are none: remove them")
-    with safe_open(parts[0], framework="np") as file:
-        kinds = {key: (file.get_slice(key).get_dtype(), file.get_slice(key).get_shape()[1:]) for key in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
-    # every molecule has one end in a _ptr, and the first of them a beginning
-    lengths = {key: key.endswith("_ptr") + sum(len(getattr(store, key)) - key.endswith("_ptr") for store in stores)
-               for key in kinds}
-    header: dict[str, Any] = {"__metadata__": metadata | {"format": FORMAT}}
+    """`MoleculeStore.cat` of files, for more than fits into memory: written tensor by tensor, part by part, as
+    safetensors lays them out (an 8-byte length, a JSON header, the raw numbers). Raises DataError."""
+    kinds: list[dict[str, tuple[str, list[int], int]]] = []
+    described = []
+    for path in parts:
+        with _opened(path) as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            kinds.append({key: (one.get_dtype(), one.get_shape(), _BYTES[one.get_dtype()])
+                          for key, one in slices.items()})
+            described.append(file.metadata())
+    if any(one != described[0] for one in described[1:]) or any(one.keys() != kinds[0].keys() for one in kinds):
+        raise DataError(f"the parts of {out} are not of one kind: remove them")
+    header: dict[str, Any] = {"__metadata__": described[0]}
     end = 0
-    # of one alignment after another, the widest numbers first
-    for key in sorted(kinds, key=lambda key: (-getattr(stores[0], key).element_size(), key)):
-        dtype, rest = kinds[key]
-        size = lengths[key] * int(np.prod(rest, dtype=int)) * getattr(stores[0], key).element_size()
-        header[key] = {"dtype": dtype, "shape": [lengths[key], *rest], "data_offsets": [end, end + size]}
-        end += size
+    for key in sorted(kinds[0], key=lambda key: (-kinds[0][key][2], key)):  # the widest numbers first: all aligned
+        dtype, (_, *rest), size = kinds[0][key]
+        length = sum(one[key][1][0] for one in kinds)
+        if key.endswith("_ptr"):
+            length -= len(parts) - 1  # each part begins at 0, the whole only once
+        header[key] = {"dtype": dtype, "shape": [length, *rest],
+                       "data_offsets": [end, end := end + length * math.prod(rest) * size]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     partial = out.with_name(out.name + ".part")
@@ -129,14 +133,27 @@ def join(parts: Sequence[Path], out: Path) -> None:
             file.write(struct.pack("<Q", len(text)) + text)
             for key in list(header)[1:]:
                 start = 0
-                for number, store in enumerate(stores):
-                    values = getattr(store, key).numpy()
+                for number, path in enumerate(parts):
+                    with _opened(path) as part:
+                        values = part.get_tensor(key)
                     if key.endswith("_ptr"):
                         values, start = values[number > 0 :] + start, start + int(values[-1])
-                    file.write(np.ascontiguousarray(values).data)
+                    file.write(np.ascontiguousarray(values).tobytes())
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
+
+
+_BYTES = {"F32": 4, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="np") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it and run the same command again") from None
 
 
 def _replace(path: Path, text: str) -> None:
