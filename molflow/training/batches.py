@@ -20,8 +20,8 @@ class Buckets:
         members: (n,) rows of the data set to train on.
         sizes: (n,) their atom counts.
         batch_size: molecules in a batch.
-        equal_pairs: whether ``batch_size`` is the mean only and the batches that are sorted together have about as many
-            pairs of atoms each, so that one of large molecules needs no more memory and time than one of small ones.
+        equal_pairs: whether ``batch_size`` is the mean only and the batches that are sorted together have places for
+            about as many pairs of atoms each, so that large molecules need no more memory and time than small ones.
     Raises:
         ValueError: fewer members than one batch holds.
     """
@@ -48,12 +48,25 @@ class Buckets:
 
     def _cut(self, pool: Tensor) -> tuple[Tensor, ...]:
         """Batches of molecules that are sorted by size, as many whatever their sizes are."""
-        count = len(pool) // self.batch_size
         if not self.equal_pairs:
             return pool.split(self.batch_size)
-        pairs = self.sizes[pool].double().square().cumsum(0)
-        ends = torch.searchsorted(pairs, pairs[-1] * torch.arange(1, count) / count)
-        # at least one in each, even where a single one has more pairs than its batch should
-        number = torch.arange(1, count)
-        ends = torch.cummax(ends - number, 0).values + number if count > 1 else ends
-        return pool.tensor_split(torch.minimum(ends.clamp_min(1), len(pool) - count + number))
+        count = len(pool) // self.batch_size
+        squares = self.sizes[pool].square().flip(0).tolist()
+        low, high = 0, len(squares) * squares[0]
+        while high - low > 1:  # the fewest places for pairs that do
+            middle = (low + high) // 2
+            low, high = (low, middle) if len(_starts(squares, middle)) <= count else (middle, high)
+        starts = _starts(squares, high)
+        while len(starts) < count:
+            longest = max(range(len(starts)), key=lambda i: [*starts, len(squares)][i + 1] - starts[i])
+            end = [*starts, len(squares)][longest + 1]
+            starts.insert(longest + 1, (starts[longest] + end) // 2)
+        return pool.flip(0).tensor_split(starts[1:])
+
+
+def _starts(squares: list[int], places: int) -> list[int]:
+    """Where batches begin, largest molecules first, each as long as it has not too many places for pairs of atoms."""
+    starts = [0]
+    while (following := starts[-1] + max(1, places // squares[starts[-1]])) < len(squares):
+        starts.append(following)
+    return starts

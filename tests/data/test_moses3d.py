@@ -19,7 +19,7 @@ from molflow.data.store import DataError, MoleculeStore
 from molflow.molecules.convert import unbatch
 from molflow.molecules.geometry import keeps_bonds
 
-TRAIN = ["CC(=O)Nc1ccc(O)cc1", "Cc1ccc(Cl)cc1", "CCCS(=O)c1ccccc1", "C1CC1N", "not SMILES", "FC(F)(F)c1ccncc1"] * 2
+TRAIN = ["CC(=O)Nc1ccc(O)cc1", "Cc1ccc(Cl)cc1", "CCCS(=O)c1ccccc1", "C1CC1N", "not-SMILES", "FC(F)(F)c1ccncc1"] * 2
 TEST = ["CCOC(=O)C", "Brc1ccoc1"]
 
 
