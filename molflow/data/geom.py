@@ -158,7 +158,10 @@ def _lowest(conformers: Iterable[dict[str, Any]], most: int) -> list[dict[str, A
 def make(entries: Iterable[Entry], *, conformers: int, form: str) -> Made:
     """One part of the data set, with the scores of `molflow.molecules.druglike`; all conformers of a molecule that is
     not sound in one of them are left out. Raises DataError where a file cannot be read."""
-    records, values, index, split = [], [], [], []
+    records: list[Record] = []
+    values: list[list[float]] = []
+    index: list[int] = []
+    split: list[int] = []
     refused: Counter[str] = Counter()
     with rdBase.BlockLogs():
         for entry in entries:
