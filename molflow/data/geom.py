@@ -207,4 +207,4 @@ def _molecule(mol: PickledMol) -> Molecule:
     """Aromatic bonds become one Kekulé structure here, and nowhere again."""
     if not isinstance(mol, PickledMol):
         raise Unsound("no conformers")
-    return from_rdkit(Chem.Mol(mol.data))
+    return from_rdkit(Chem.Mol(mol.data))  # type: ignore[call-overload]

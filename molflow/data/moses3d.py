@@ -15,7 +15,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -138,7 +138,7 @@ def conformer(smiles: str, seed: int) -> Chem.Mol:
     if flat is None:
         raise Unsound("SMILES not understood")
     mol = Chem.AddHs(flat)
-    how = rdDistGeom.ETKDGv3()
+    how: Any = rdDistGeom.ETKDGv3()  # RDKit's type stubs are wrong
     how.randomSeed, how.timeout = seed, EMBED_SECONDS
     if rdDistGeom.EmbedMolecule(mol, how) < 0:
         how.useRandomCoords = True

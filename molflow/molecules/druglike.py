@@ -8,14 +8,16 @@ from pathlib import Path
 from types import ModuleType
 
 from rdkit import Chem, RDConfig
-from rdkit.Chem import QED, Crippen, Descriptors, rdMolDescriptors
+from rdkit.Chem import QED, Descriptors, rdMolDescriptors
 
 
 def scores(mol: Chem.Mol) -> dict[str, float]:
     """The values of `labels.DRUGLIKE` for a sanitised molecule; hydrogens that are atoms count as implicit ones do."""
     heavy = Chem.RemoveHs(mol)
-    return {"qed": QED.qed(heavy), "logp": Crippen.MolLogP(heavy), "tpsa": rdMolDescriptors.CalcTPSA(heavy),
-            "sa": _accessibility().calculateScore(heavy), "mw": Descriptors.MolWt(heavy)}
+    partition, _ = rdMolDescriptors.CalcCrippenDescriptors(heavy)
+    return {"qed": QED.qed(heavy), "logp": partition, "tpsa": rdMolDescriptors.CalcTPSA(heavy),
+            "sa": _accessibility().calculateScore(heavy),
+            "mw": Descriptors.MolWt(heavy)}  # type: ignore[attr-defined]
 
 
 @cache
