@@ -116,7 +116,7 @@ def join(parts: Sequence[Path], out: Path) -> None:
             described.append(file.metadata())
     if any(one != described[0] for one in described[1:]) or any(one.keys() != kinds[0].keys() for one in kinds):
         raise DataError(f"the parts of {out} are not of one kind: remove them")
-    header: dict[str, Any] = {"__metadata__": described[0]}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(described[0].items()))}  # the same bytes every time
     end = 0
     for key in sorted(kinds[0], key=lambda key: (-kinds[0][key][2], key)):  # the widest numbers first: all aligned
         dtype, (_, *rest), size = kinds[0][key]
