@@ -33,6 +33,14 @@ def load_qm9() -> MoleculeStore | None:
     return store
 
 
+def needed_qm9() -> MoleculeStore:
+    """QM9 as prepared. Raises DataError where it is not, is damaged or not the whole."""
+    store = load_qm9()
+    if store is None:
+        raise DataError(f"{qm9_path()}: {MISSING}")
+    return store
+
+
 def smiles_of(store: MoleculeStore, path: Path, members: np.ndarray, pool: Executor) -> set[str]:
     """SMILES of the valid ones among the given molecules, found out by ``pool``; kept beside the data's file ``path``,
     found again by what is in it, which molecules they are, and by RDKit's version.

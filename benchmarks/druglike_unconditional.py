@@ -42,13 +42,12 @@ def run(*, pictures: list[Picture], n: int = 1000, seed: int = 0, device: str = 
     """
     programs = {"posebusters": plausibility.version(), "strain": xtb.version()}
     generator = Generator.load(weights / "generator.safetensors", device)
-    learnt = generator.card.training
     begun = time.perf_counter()
     batch = generator.sample(choose_sizes(generator, n, seed, None), seed=seed)
     seconds = time.perf_counter() - begun
 
-    data = learnt.get("settings", {}).get("run", {}).get("data", "moses3d")
-    path, part = data_folder() / f"{data}.safetensors", learnt.get("part", "half_b")
+    data, part = generator.card.data, generator.card.training.get("part", "half_b")
+    path = data_folder() / f"{data}.safetensors"
     store = MoleculeStore.load(path) if path.exists() else None
     rng = np.random.default_rng([seed, 1])
     known = None

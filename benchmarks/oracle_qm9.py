@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.data import MISSING, load_qm9
+from benchmarks.data import needed_qm9
 from benchmarks.record import Parts
 from benchmarks.tables import Table, number
 from molflow.data.store import MoleculeStore
@@ -36,9 +36,7 @@ SHOWN = {"homo": ("HOMO, meV", 1e3), "lumo": ("LUMO, meV", 1e3), "mu": ("dipole,
 
 def run(*, n: int = len(CHOSEN) + len(LARGE), seed: int = 0, parts: Parts) -> dict[str, Any]:
     """The first ``n`` molecules, each a part of its own; ``seed`` has nothing to drive."""
-    store = load_qm9()
-    if store is None:
-        raise FileNotFoundError(MISSING)
+    store = needed_qm9()
     chosen = list({**CHOSEN, **LARGE}.items())[:n]
     return {"version": dft.version(), "molecules": [
         parts(f"qm9_{index}", lambda index=index, name=name: compare(store, index, name)) for index, name in chosen]}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.data import MISSING, load_qm9
+from benchmarks.data import needed_qm9
 from benchmarks.tables import Table, number
 from molflow.designer import sample
 from molflow.molecules.convert import Molecule, unbatch
@@ -38,9 +38,7 @@ T = TypeVar("T")
 
 def run(*, n: int = 3, seed: int = 0, weights: Path = SHIPPED) -> dict[str, Any]:
     """Generated molecules whatever their state, and ``n`` of QM9's largest, drawn at random."""
-    store = load_qm9()
-    if store is None:
-        raise FileNotFoundError(MISSING)
+    store = needed_qm9()
     generated = sample(MOLECULES, seed, device="cpu", generator=weights / "generator.safetensors")
     heavy = F.pad((store.numbers > 1).cumsum(0), (1, 0))[store.atom_ptr].diff()
     members = np.random.default_rng(seed).choice((heavy == HEAVY_ATOMS).nonzero()[:, 0], n, replace=False)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data import MISSING, load_qm9
+from benchmarks.data import MISSING, load_qm9, qm9_path, smiles_of
+from benchmarks.pool import processes
 from benchmarks.published import FIELD_FACTOR, FIELD_UNITS, FLOOR, TARGETS
 from benchmarks.record import Parts
 from benchmarks.rivals import best_of_k, unguided
@@ -45,8 +46,9 @@ def run(*, parts: Parts, n: int = 64, seed: int = 0, device: str = "auto", weigh
         raise TargetError(f"unknown property {unknown[0]!r}: known are {', '.join(PROPERTIES)}")
     generator = Generator.load(weights / "generator.safetensors", device)
     guide, evaluator = (Predictor.load(weights / f"{role}.safetensors", device) for role in ("guide", "evaluator"))
+    known = _training_smiles(generator)
     for name in properties:
-        parts(name, lambda name=name: measure(name, n, seed, budget, generator, guide, evaluator))
+        parts(name, lambda name=name: measure(name, n, seed, budget, generator, guide, evaluator, known))
     networks = parts("networks", lambda: network_errors({"guide": guide, "evaluator": evaluator}))
     measured = {name: part for name in PROPERTIES if (part := parts.read(name))}
     return {"properties": measured, "networks": networks, "published": {"units": FIELD_UNITS, "mae": TARGETS}}
@@ -59,9 +61,19 @@ def wanted(name: str, n: int, seed: int, generator: Generator) -> Problem:
     return Problem((name,), targets, targets, sizes)
 
 
+def _training_smiles(generator: Generator) -> set[str] | None:
+    """SMILES of the molecules that the generator learned from; None without QM9."""
+    store = load_qm9()
+    if store is None:
+        return None
+    with processes() as pool:
+        return smiles_of(store, qm9_path(), qm9_split()[generator.card.training["part"]], pool)
+
+
 def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, guide: Predictor,
-            evaluator: Predictor) -> dict[str, Any]:
+            evaluator: Predictor, known: set[str] | None) -> dict[str, Any]:
     """All rows answer the targets of `wanted`; best of K, which costs many times more, only the first `FEW` of them.
+    Novel is what is not among the SMILES ``known``.
 
     The unguided row is one draw a molecule, taken as it comes.
     """
@@ -78,7 +90,7 @@ def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, 
         begun = time.perf_counter()
         with live() as tell:
             found = way(problem, generator, guide, seed=seed, progress=tell)
-        rows[key] = {**_graded(name, problem, found, evaluator),
+        rows[key] = {**_graded(name, problem, found, evaluator, known),
                      "seconds_per_molecule": (time.perf_counter() - begun) / len(problem)}
     ours = rows["molflow"]["mae"]
     return {"unit": UNITS[name], "n": n, "rows": rows, "error_over_unguided": ours / rows["unguided"]["mae"],
@@ -86,12 +98,12 @@ def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, 
             "validity_lost": rows["unguided"]["valid"] - rows["molflow"]["valid"]}
 
 
-def _graded(name: str, problem: Problem, found: Found, evaluator: Predictor) -> dict[str, Any]:
+def _graded(name: str, problem: Problem, found: Found, evaluator: Predictor, known: set[str] | None) -> dict[str, Any]:
     column, target = PROPERTIES.index(name), problem.low[:, 0]
     error = (evaluator.predict(found.batch)[:, column] - target).abs()
     molecules = unbatch(found.batch)
     valid = torch.tensor([molecule.is_valid for molecule in molecules])
-    quality = metrics.evaluate(molecules)
+    quality = metrics.evaluate(molecules, known)
     return {
         **_mean("mae", error),
         "mae_guide": (found.guide[:, column] - target).abs().mean().item(),
@@ -100,6 +112,9 @@ def _graded(name: str, problem: Problem, found: Found, evaluator: Predictor) -> 
         "n": len(problem),
         "valid": quality[metrics.VALID],
         "unique": quality[metrics.UNIQUE],
+        "molecule_stability": quality[metrics.MOLECULE_STABILITY_BONDS],
+        "novel": quality.get(metrics.NOVEL),
+        "diversity": quality[metrics.DIVERSITY],
         "nfe": found.nfe.double().mean().item(),
         "nfe_most": int(found.nfe.max()),
     }
@@ -140,12 +155,15 @@ def tables(results: dict[str, Any]) -> list[Table]:
     quoted = [[f"{row}, as quoted", *(number(values[name]) for name in measured)] for row, values in TARGETS.items()]
     details = [[f"{name}: {ROWS[key]}", f"{number(row['mae'])} ± {number(row['mae_standard_error'], 1)}",
                 number(row["mae_guide"]), number(row["mae_valid"]), percent(row["valid"]), percent(row["unique"]),
+                percent(row["molecule_stability"]), percent(row["novel"]), number(row["diversity"]),
                 number(row["nfe"]), number(row["seconds_per_molecule"])]
                for name in measured for key, row in measured[name]["rows"].items()]
     found = [
         Table("Mean absolute error by the evaluator, every molecule counted", ["", *heads], ours + quoted),
         Table("In detail, energies in eV",
-              ["", "MAE", "by the guide", "of the valid", "valid, %", "unique, %", "NFE", "s a molecule"], details),
+              ["", "MAE", "by the guide", "of the valid", "valid, %", "unique, %", "stable by bonds, %",
+               "novel, %", "diversity", "NFE", "s a molecule"], details, "Novel: not among the generator's "
+              "training molecules, of the distinct SMILES. Diversity: 1 less the mean Tanimoto similarity of two."),
     ]
     networks = results["networks"]
     if "missing" not in networks:

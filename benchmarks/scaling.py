@@ -43,7 +43,7 @@ def measure(recipe: str, size: int, rows: int | None, seed: int, repeats: int) -
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     config = load(GeneratorConfig, recipe)
-    vocabulary = VOCABULARIES[config.run.data]
+    vocabulary = VOCABULARIES[config.data]
     network = VelocityNetwork(vocabulary, config.network)
     network.rows = rows
     parameters = list(network.parameters())

@@ -34,25 +34,28 @@ from molflow.verification import KCAL_PER_MOL
 
 WAYS = {"guide": "by the guide", "evaluator": "by the evaluator", "generated": "by DFT, as generated",
         "relaxed": "by DFT, relaxed"}
+STATES = ("generated", "relaxed")
 
 
 def run(*, parts: Parts, n: int = 20, seed: int = 0, device: str = "auto", weights: Path = SHIPPED,
         properties: Sequence[str] = PROPERTIES, budget: Budget = BUDGET, minutes: float = math.inf) -> dict[str, Any]:
-    """``n`` molecules for each property, each a part of its own; the first of every property come first.
+    """``n`` molecules for each property, each a part of its own, as generated and then relaxed; the first of every
+    property come first, and what is quick.
 
-    No molecule is begun after ``minutes``: those that have not had their turn are counted as such.
+    None is begun after ``minutes``: those that have not had their turn are counted as such.
     """
     if unknown := [name for name in properties if name not in PROPERTIES]:
         raise TargetError(f"unknown property {unknown[0]!r}: known are {', '.join(PROPERTIES)}")
     begun, version = time.perf_counter(), dft.version()
     for name in properties:
         parts(f"{name}-designed", partial(design, name, n, seed, budget, weights, device))
-    for i in range(n):
-        for name in properties:
-            if time.perf_counter() - begun < 60 * minutes:
-                parts(f"{name}-{i + 1}", partial(examine, parts, name, i))
+    for state in STATES:
+        for i in range(n):
+            for name in properties:
+                if time.perf_counter() - begun < 60 * minutes:
+                    parts(f"{name}-{i + 1}-{state}", partial(examine, parts, name, i, state))
     measured = {name: {"unit": UNITS[name], "n": n,
-                       "molecules": [part for i in range(n) if (part := parts.read(f"{name}-{i + 1}"))]}
+                       "molecules": [each for i in range(n) if (each := _measured(parts, name, i))]}
                 for name in PROPERTIES if parts.read(f"{name}-designed")}
     return {"version": version, "method": FITTED_METHOD, "properties": {
         name: {**part, "summary": _summary(part["molecules"])} for name, part in measured.items()}}
@@ -75,20 +78,28 @@ def design(name: str, n: int, seed: int, budget: Budget, weights: Path, device: 
                                                  unbatch(found.batch), strict=True)]}
 
 
-def examine(parts: Parts, name: str, i: int) -> dict[str, Any]:
+def examine(parts: Parts, name: str, i: int, state: str) -> dict[str, Any]:
     """One designed molecule by DFT, in a process of its own, which it may take with it."""
+    if (name, state) == ("cv", "generated"):
+        return {"fault": "no heat capacity off a minimum"}
     designed = parts.read(f"{name}-designed")
     assert designed is not None
     claims = designed["molecules"][i]
-    print(f"{name} {i + 1}: {claims['smiles']}", file=sys.stderr)
-    positions = np.array(claims.pop("positions"), dtype=float)  # None where they are not finite
-    molecule = Molecule(positions, *(np.array(claims.pop(key)) for key in ("numbers", "charges", "bonds")))
-    found: dict[str, Any] = {"generated": {"fault": "no heat capacity off a minimum"}}
-    if name != "cv":
-        found["generated"] = _calculated(name, partial(dft.properties, molecule, alpha=name == "alpha"))
-    found["relaxed"] = _calculated(name, partial(dft.properties, molecule, relax=True, alpha=name == "alpha",
-                                                 cv=name == "cv"))
-    return {**claims, "n_atoms": len(molecule.numbers), **found}
+    print(f"{name} {i + 1}, {state}: {claims['smiles']}", file=sys.stderr)
+    positions = np.array(claims["positions"], dtype=float)  # None where they are not finite
+    molecule = Molecule(positions, *(np.array(claims[key]) for key in ("numbers", "charges", "bonds")))
+    return _calculated(name, partial(dft.properties, molecule, relax=state == "relaxed", alpha=name == "alpha",
+                                     cv=name == "cv"))
+
+
+def _measured(parts: Parts, name: str, i: int) -> dict[str, Any] | None:
+    """What is known of a molecule of which something was calculated."""
+    designed = parts.read(f"{name}-designed")
+    assert designed is not None
+    found = {state: part for state in STATES if (part := parts.read(f"{name}-{i + 1}-{state}"))}
+    claims = designed["molecules"][i]
+    claimed = {key: claims[key] for key in ("target", "guide", "evaluator", "smiles", "valid")}
+    return {**claimed, "n_atoms": len(claims["numbers"]), **found} if found else None
 
 
 def _calculated(name: str, job: Callable[[], Properties]) -> dict[str, Any]:
@@ -108,25 +119,26 @@ def _calculated(name: str, job: Callable[[], Properties]) -> dict[str, Any]:
 def _summary(molecules: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean absolute errors over all that have a value, how many these are, and why others have none."""
 
-    kept = [each for each in molecules if each["relaxed"].get("keeps_bonds")]
+    kept = [each for each in molecules if each.get("relaxed", {}).get("keeps_bonds")]
 
     def errors(way: str, among: Sequence[dict[str, Any]], truth: str = "target") -> dict[str, Any]:
         pairs = [(_value(each, way), _value(each, truth)) for each in among]
         return _mean([abs(value - wanted) for value, wanted in pairs if value is not None and wanted is not None])
 
-    strains = [each["relaxed"]["strain"] for each in molecules if each["relaxed"].get("strain") is not None]
+    strains = [strain for each in molecules if (strain := each.get("relaxed", {}).get("strain")) is not None]
     return {"all": {way: errors(way, molecules) for way in WAYS}, "kept": {way: errors(way, kept) for way in WAYS},
             "evaluator_against_dft": errors("evaluator", molecules, "generated"),
             "valid": sum(each["valid"] for each in molecules), "keeps_bonds": len(kept),
+            "calculated": {way: sum(way in each for each in molecules) for way in STATES},
             "strain_median": float(np.median(strains)) if strains else None,
-            "seconds": {way: float(np.mean(times)) for way in ("generated", "relaxed") if (
-                times := [each[way]["seconds"] for each in molecules if "seconds" in each[way]])},
-            "faults": dict(Counter(f"{WAYS[way]}: {each[way]['fault'].split(' (')[0]}" for way in
-                                   ("generated", "relaxed") for each in molecules if each[way].get("fault")))}
+            "seconds": {way: float(np.mean(times)) for way in STATES if (
+                times := [each[way]["seconds"] for each in molecules if "seconds" in each.get(way, {})])},
+            "faults": dict(Counter(f"{WAYS[way]}: {each[way]['fault'].split(' (')[0]}" for way in STATES
+                                   for each in molecules if each.get(way, {}).get("fault")))}
 
 
 def _value(molecule: dict[str, Any], said_by: str) -> float | None:
-    said = molecule[said_by]
+    said = molecule.get(said_by)
     return said.get("value") if isinstance(said, dict) else said
 
 
@@ -147,30 +159,32 @@ def tables(results: dict[str, Any]) -> list[Table]:
     rows.append(["evaluator against DFT, as generated", *cells(lambda summary: summary["evaluator_against_dft"])])
     faults = [f"{name}: {count} {fault}" for name, part in measured.items()
               for fault, count in part["summary"]["faults"].items()]
-    about = [[name, str(part["n"]), str(len(part["molecules"])), str(part["summary"]["valid"]),
+    about = [[name, str(part["n"]), *(str(part["summary"]["calculated"][way]) for way in STATES),
+              str(part["summary"]["valid"]),
               str(part["summary"]["keeps_bonds"]), number(part["summary"]["strain_median"]),
-              *(number(part["summary"]["seconds"].get(way)) for way in ("generated", "relaxed"))]
+              *(number(part["summary"]["seconds"].get(way)) for way in STATES)]
              for name, part in measured.items()]
     one_by_one = [[f"{name} {i + 1}", each["smiles"] or "–", number(each["target"]), number(each["guide"]),
                    number(each["evaluator"]), number(_value(each, "generated")),
-                   number(_value(each, "relaxed")), number(each["relaxed"].get("strain")), _word(each)]
+                   number(_value(each, "relaxed")), number(each.get("relaxed", {}).get("strain")), _word(each)]
                   for name, part in measured.items() for i, each in enumerate(part["molecules"])]
     return [
         Table(f"Mean absolute error, by {results['method']} ({results['version']}); in brackets of how many molecules",
               ["", *(f"{name}, {FIELD_UNITS[name]}" for name in measured)], rows,
               "Every molecule that has a value counts, whatever its state. Without one: "
               f"{'; '.join(faults) or 'none'}."),
-        Table("The molecules", ["", "designed", "calculated so far", "valid", "keep their bonds when relaxed",
-                                "strain, median, kcal/mol", "s, as generated", "s, relaxed"], about),
+        Table("The molecules", ["", "designed", "calculated as generated", "relaxed", "valid",
+                                "keep their bonds when relaxed", "strain, median, kcal/mol", "s, as generated",
+                                "s, relaxed"], about),
         Table("One by one, energies in eV", ["", "SMILES", "target", "guide", "evaluator", "DFT, as generated",
                                              "DFT, relaxed", "strain, kcal/mol", ""], one_by_one),
     ]
 
 
 def _word(each: dict[str, Any]) -> str:
-    words = [f"{WAYS[way]}: {each[way]['fault']}" for way in ("generated", "relaxed") if each[way].get("fault")]
+    words = [f"{WAYS[way]}: {each[way]['fault']}" for way in STATES if each.get(way, {}).get("fault")]
     words += ["not valid"] * (not each["valid"])
-    words += ["breaks"] * (each["relaxed"].get("keeps_bonds") is False)
+    words += ["breaks"] * (each.get("relaxed", {}).get("keeps_bonds") is False)
     return "; ".join(words)
 
 

@@ -15,11 +15,10 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from benchmarks import floors
-from benchmarks.data import MISSING, load_qm9, qm9_path
+from benchmarks.data import needed_qm9
 from benchmarks.floors import Cost
 from benchmarks.memory import peak_mb
 from benchmarks.tables import Table, number, percent
-from molflow.data.store import DataError
 from molflow.models import pick_device
 from molflow.training.config import GeneratorConfig, load
 from molflow.training.feed import Feed
@@ -36,9 +35,7 @@ def run(*, n: int = 40, seed: int = 0, device: str = "auto", recipe: str = "gene
     where, load_average = pick_device(device), os.getloadavg()[0]
     config = load(GeneratorConfig, recipe)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, seed=seed))
-    if (store := load_qm9()) is None:
-        raise DataError(f"{qm9_path()}: {MISSING}")
-    task = GeneratorTask(config, store)
+    task = GeneratorTask(config, needed_qm9())
     learner = Learner(task, Fabric(accelerator=where.type, devices=1, precision="32-true"))
     learner.network.train()
 

@@ -24,6 +24,8 @@ def __getattr__(name: str) -> Any:
     # torch and rdkit take seconds to import: only when something of theirs is asked for
     import importlib
 
+    if name == "campaign":
+        return importlib.import_module("molflow.campaign")
     if name in _HOME:
         return getattr(importlib.import_module(f"molflow.{_HOME[name]}"), name)
     raise AttributeError(f"module 'molflow' has no attribute {name!r}")

@@ -6,18 +6,32 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class RunByDefault(TyperGroup):
+    """`campaign FILE` is short for `campaign run FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Molecules with the properties you ask for.")
 data = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
 train = typer.Typer(no_args_is_help=True, help="Train the networks.")
+campaign = typer.Typer(no_args_is_help=True, cls=RunByDefault,
+                       help="Design and verify many molecules for many targets: `campaign FILE` begins, or goes on.")
 app.add_typer(data, name="data")
+app.add_typer(campaign, name="campaign")
 app.add_typer(train, name="train")
 
 Seed = Annotated[int, typer.Option(help="Drives everything: same seed, same machine, same molecules.")]
@@ -54,6 +68,13 @@ def fail(message: str, status: int) -> None:
     """Say what is wrong in one line and leave."""
     print(f"molflow: {message}", file=sys.stderr)
     raise SystemExit(status)
+
+
+def check_free(overwrite: bool, *files: Path | None) -> None:
+    """Raise InputError where one of the files to be written exists already and may not be overwritten."""
+    for file in filter(None, files):
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists: choose another name or give --overwrite")
 
 
 @contextmanager
@@ -153,8 +174,7 @@ def sample(
     from molflow.designer import sample as run_sample
     from molflow.molecules.io import write_sdf
 
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = run_sample(n, seed, atoms=atoms, steps=steps, device=device, generator=generator)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_sdf(out, molecules)
@@ -173,8 +193,7 @@ def predict(
     """Predict the six properties of the molecules in a file."""
     from molflow import grade
 
-    if out and out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = _read(file)
     _deliver(grade.predict(molecules, model=model, device=device), out)
 
@@ -194,8 +213,7 @@ def likelihood(
     """Bound the log-likelihood (nats) of the molecules in a file under the flow, given their numbers of atoms."""
     from molflow import grade
 
-    if out and out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = _read(file)
     with live() as tell:
         table = grade.likelihood(molecules, generator=generator, steps=steps, draws=draws, probes=probes, seed=seed,
@@ -245,8 +263,7 @@ def verify(
     from molflow.molecules.io import write_sdf
     from molflow.verification import verify as run_verify
 
-    if out and out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     molecules = _read(file)
     with live() as tell:
         verdicts = run_verify(molecules, method=method, relax=relax, workers=workers,  # type: ignore[arg-type]
@@ -259,6 +276,27 @@ def verify(
         _deliver(pd.DataFrame([verdict.row() for verdict in verdicts]), out)
     words = Counter(verdict.word for verdict in verdicts)
     print(", ".join(f"{count} {word}" for word, count in words.most_common()), file=sys.stderr)
+
+
+Specification = Annotated[Path, typer.Argument(help="YAML file: name, targets, molecules and more.")]
+
+
+@campaign.command("run")
+def run_campaign(spec: Specification) -> None:
+    """Begin a campaign, or go on with it after any stop. Results are in its database, for `ase db`."""
+    from molflow import campaign
+
+    with live() as tell:
+        done = campaign.run(spec, progress=tell)  # type: ignore[arg-type]
+    print(done)
+
+
+@campaign.command("status")
+def campaign_status(spec: Specification) -> None:
+    """Say how far a campaign is, from its database: while it runs, too, and from another machine."""
+    from molflow import campaign
+
+    print(campaign.status(spec))
 
 
 def _read(file: Path) -> list:
@@ -287,23 +325,58 @@ def _deliver(table: pd.DataFrame, out: Path | None) -> None:
         print(table.round(4).to_csv(index=False), end="")
 
 
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="Damaged picture (PNG, JPEG, TIFF) or recording (WAV, FLAC).")],
+    task: Annotated[str, typer.Option(help="Of a picture: inpaint, superresolve, deblur, denoise, hdr. Of a recording: "
+                                           "inpaint, extend, declip, denoise.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    mask: Annotated[Path | None, typer.Option(help="inpaint: picture, bright where to fill in.")] = None,
+    gaps: Annotated[str | None, typer.Option(help="inpaint: where to fill in, seconds: 0.50-0.53,1.20-1.24.")] = None,
+    factor: Annotated[int, typer.Option(help="superresolve: 2 or 4.")] = 2,
+    blur: Annotated[float | None, typer.Option(help="deblur: standard deviation of a Gaussian, pixels.")] = None,
+    motion: Annotated[str | None, typer.Option(help="deblur: a straight movement, LENGTH,DEGREES.")] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise, of a full scale of 1.")] = 0.0,
+    prior: Annotated[str | None, typer.Option(help="photos, digits, speech, or a file of weights.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="PNG file for before and after, side by side.")] = None,
+    evals: Annotated[int, typer.Option(help="Most gradients for each tile.")] = 60,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore a damaged picture or recording with the flow of a prior."""
+    from molflow.inverse.files import Wanted, restore_file
+    from molflow.models import pick_device
+
+    check_free(overwrite, out, compare)
+    wanted = Wanted(task, mask, gaps, factor, blur, motion, noise, prior, seed, evals, str(pick_device(device)))
+    with live() as tell:
+        said = restore_file(file, out, wanted, compare=compare, progress=tell)  # type: ignore[arg-type]
+    print(said)
+
+
+SOURCES = {"geom": "GEOM-Drugs in one of its public forms", "digits": "t10k-images-idx3-ubyte.gz",
+           "photos": "usr/share of the unpacked Debian packages", "speech": "fsdd.zip"}
+"""Data sets that are not fetched from PyPI, and what they are prepared from."""
+
+
 @data.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set: qm9, moses3d or geom.")],
+    name: Annotated[str, typer.Argument(help="Data set: qm9, moses3d, geom, digits, photos or speech.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
-    source: Annotated[Path | None, typer.Option(help="qm9: folder with qm9pack's CSV files. moses3d: wheel of "
-                                                     "molsets. geom: folder with GEOM-Drugs.")] = None,
+    source: Annotated[Path | None, typer.Option(help="qm9: folder with qm9pack's CSV files. moses3d: wheel of molsets. "
+                                                     "Others: folder with what they are made from.")] = None,
     n: Annotated[int, typer.Option("-n", help="moses3d: how many molecules.")] = 100_000,
     conformers: Annotated[int, typer.Option(min=1, help="geom: how many of lowest energy, of each molecule.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a data set's public form into one compact file; all but qm9 go on where they were stopped."""
+    """Turn a data set's public form into one compact file; moses3d and geom go on where they were stopped."""
     from molflow.data.store import data_folder
 
-    if name not in ("qm9", "moses3d", "geom"):
-        raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, geom")
-    out = out or data_folder() / f"{'geom-drugs' if name == 'geom' else name}.safetensors"
+    if name not in ("qm9", "moses3d", *SOURCES):
+        raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, {', '.join(SOURCES)}")
+    out = out or data_folder() / f"{name}.safetensors"
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give --overwrite to prepare it again")
     if name == "qm9":
@@ -312,18 +385,24 @@ def prepare(
         store = qm9.prepare(out, source=source, workers=workers)
         flawed = qm9.flaws(store)
         print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
-        return
-    if name == "moses3d":
+    elif name == "moses3d":
         from molflow.data import moses3d
 
-        store = moses3d.prepare(out, source=source, n=n, workers=workers)
-    else:
+        print(f"{len(moses3d.prepare(out, source=source, n=n, workers=workers))} molecules written to {out}")
+    elif source is None:
+        raise InputError(f"--source is missing: the folder with {SOURCES[name]}")
+    elif name == "geom":
         from molflow.data import geom
 
-        if source is None:
-            raise InputError("geom cannot be downloaded from here: give --source, a folder with GEOM-Drugs")
         store = geom.prepare(out, source=source, conformers=conformers, workers=workers)
-    print(f"{len(store)} molecules written to {out}")
+        print(f"{len(store)} molecules written to {out}")
+    else:
+        from importlib import import_module
+
+        signals = import_module(f"molflow.data.{name}").read(source)
+        signals.save(out)
+        print(f"{sum(map(len, signals.train))} {signals.unit} to train on and {sum(map(len, signals.held_out))} held "
+              f"out, written to {out}")
 
 
 @data.command()
@@ -340,8 +419,7 @@ def couple(
     from molflow.coupling import couple as run_couple
     from molflow.models import Generator
 
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name or give --overwrite")
+    check_free(overwrite, out)
     with live() as tell:
         store = run_couple(Generator.load(generator, device), first, n, steps=steps,
                            progress=tell)  # type: ignore[arg-type]
@@ -369,9 +447,7 @@ def atlas(
     from molflow.search.atlas import Atlas
     from molflow.search.problem import POWER, STEPS
 
-    for file in filter(None, (out, keep)):
-        if file.exists() and not overwrite:
-            raise InputError(f"{file} exists: choose another name or give --overwrite")
+    check_free(overwrite, out, keep)
     stores = [MoleculeStore.load(file) for file in pairs or []]
     if not n and not stores:
         raise InputError("give -n, how many source points to map, or --pairs")
@@ -387,7 +463,8 @@ def atlas(
     print(f"{len(atlas)} source points, each of another molecule, written to {out}")
 
 
-Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, moses3d, ….")]
+Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator, "
+                                           "moses3d, moses3d-guide, geom-drugs, digits, photos, speech.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
@@ -436,7 +513,37 @@ def train_property(out: Out, config: Config = "guide", data: Data = None, resume
            start)
 
 
-def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes, start) -> None:
+@train.command("join")
+def train_join(
+    files: Annotated[list[Path], typer.Argument(help="Weights of property networks, trained on the same molecules.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    data: Data = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put property networks together in one file: their mean reads, their disagreement says how far to believe it."""
+    from molflow.data.store import MoleculeStore, data_folder
+    from molflow.joining import join
+    from molflow.nn.weights import read_card
+
+    check_free(overwrite, out)
+    data = data or data_folder() / f"{read_card(files[0], 'property').data}.safetensors"
+    figures = join(files, MoleculeStore.load(data), out)
+    print(", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, float)))
+
+
+@train.command("prior")
+def train_prior(out: Out, config: Config = "digits", data: Data = None, resume: Resume = False,
+                accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
+                start: Start = None) -> None:
+    """Train a prior of pictures or of sound; writes it, with the name of its data set, and its card into --out."""
+    from molflow.data.signals import SignalStore
+    from molflow.training.config import SignalConfig
+    from molflow.training.signals import SignalTask
+
+    _train(SignalConfig, SignalTask, None, out, config, data, resume, accelerator, devices, minutes, start, SignalStore)
+
+
+def _train(settings, task, name, out, config, data, resume, accelerator, devices, minutes, start, store=None) -> None:
     import math
 
     from molflow.data.store import MoleculeStore, data_folder
@@ -446,13 +553,12 @@ def _train(settings, task, name, out, config, data, resume, accelerator, devices
     from molflow.training.trainer import train as run
 
     chosen = configuration.load(settings, config)
-    store = MoleculeStore.load(data or data_folder() / f"{chosen.run.data}.safetensors")
-    job = task(chosen, store)
+    job = task(chosen, (store or MoleculeStore).load(data or data_folder() / f"{chosen.data}.safetensors"))
     if start:
         fill(job.network, start)
     figures = run(job, out, resume=resume, accelerator=accelerator, devices=devices,
                   stop_after=math.inf if minutes is None else 60 * minutes)
-    export(job, out, out / f"{name}.safetensors", figures)
+    export(job, out, out / f"{name or chosen.data}.safetensors", figures)
     print(", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
 
 

@@ -8,13 +8,13 @@ from functools import cache
 
 import torch
 from rdkit import Chem, DataStructs
-from rdkit.Chem import rdFingerprintGenerator
 from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.elements import QM9, SYMBOL_OF
 from molflow.molecules.fragment import CLOSE, Fragment
+from molflow.molecules.similarity import fingerprint
 from molflow.targets import TargetError
 
 Condition = Callable[[str], bool]
@@ -23,8 +23,6 @@ Condition = Callable[[str], bool]
 VALENCE = {"H": 1, "B": 3, "C": 4, "N": 3, "O": 2, "F": 1, "Al": 3, "Si": 4, "P": 5, "S": 6, "Cl": 1, "As": 5, "Br": 1,
            "I": 1, "Hg": 2, "Bi": 5}
 """The highest of each element, for counting; its others differ by an even number."""
-
-FINGERPRINT = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
 def parse_formula(text: str, elements: Sequence[int] = QM9.elements) -> dict[str, int]:
@@ -67,8 +65,8 @@ def has_formula(wanted: dict[str, int]) -> Condition:
 
 
 def is_like(lead: Molecule, similarity: float) -> Condition:
-    """Whether Tanimoto's coefficient of the Morgan fingerprints (radius 2, 2048 bits; Rogers & Hahn 2010, J. Chem. Inf.
-    Model. 50, 742) with the lead is at least ``similarity``, and it is not the lead itself.
+    """Whether Tanimoto's coefficient (`molflow.molecules.similarity`) with the lead is at least ``similarity``, and it
+    is not the lead itself.
 
     Raises:
         TargetError: the lead is not a valid molecule, or ``similarity`` is not between 0 and 1.
@@ -77,13 +75,12 @@ def is_like(lead: Molecule, similarity: float) -> Condition:
         raise TargetError(f"the similarity must be between 0 and 1, got {similarity:g}")
     if lead.smiles is None:
         raise TargetError(f"the molecule to start from is not valid: {lead.fault}")
-    itself, bits = lead.smiles, FINGERPRINT.GetFingerprint(Chem.MolFromSmiles(lead.smiles))
+    itself, bits = lead.smiles, fingerprint(lead.smiles)
 
     def holds(smiles: str) -> bool:
         if smiles == itself:
             return False
-        other = FINGERPRINT.GetFingerprint(Chem.MolFromSmiles(smiles))
-        return DataStructs.TanimotoSimilarity(bits, other) >= similarity
+        return DataStructs.TanimotoSimilarity(bits, fingerprint(smiles)) >= similarity
 
     return holds
 

@@ -33,14 +33,19 @@ SIMILARITY = 0.4
 """Tanimoto's coefficient above which small molecules look alike."""
 
 
+class NothingFound(RuntimeError):
+    """The search ended without a molecule that will do."""
+
+
 @dataclass(frozen=True)
 class DesignRun:
     """What ``design`` returns.
 
     Attributes:
-        molecules: each with its targets, predictions and status in ``.properties``.
+        molecules: each with its targets, predictions and status in ``.properties``; where a formula, a fragment or a
+            lead was given, only those that meet it.
         targets: what was asked for.
-        history: (rounds, n) shortest miss so far, all targets together, in units of the guide's resolution.
+        history: (rounds, molecules) shortest miss so far, all targets together, in units of the guide's resolution.
         settings: all that is needed to repeat the run.
         warnings: sentences for the user.
         trajectory: how the molecule with the lowest loss came from noise: x(t) at each step of the flow, decoded, with
@@ -80,7 +85,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
            formula: str | None = None, fragment: Molecule | None = None, lead: Molecule | None = None,
            similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
            generator: Path | None = None, guide: Path | None = None, evaluator: Path | None = None,
-           verify: Method | None = None, progress: Progress | None = None) -> DesignRun:
+           verify: Method | None = None, share: tuple[int, int] = (0, 1),
+           progress: Progress | None = None) -> DesignRun:
     """Make ``n`` molecules that have the wanted properties, each another one.
 
     Args:
@@ -100,13 +106,16 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         generator, guide, evaluator: files of weights, by default the shipped ones.
         verify: ``xtb`` or ``dft``: relax every molecule by quantum chemistry, add what that says of it to its
             properties, and a verdict; see `molflow.verify`, also for the processes it starts.
+        share: ``(k, count)``, k from 0. Calls for the same targets look up where to begin on the same map, whatever
+            their seeds; those of other k do so on other parts of it, and come to other molecules.
         progress: called as the work goes on.
 
     Raises:
-        TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms`` or
-            ``formula`` out of range.
+        TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms``,
+            ``formula`` or ``share`` out of range.
         WeightsError: weights missing or damaged.
         DeviceError: CUDA asked for and missing.
+        NothingFound: no molecule meets the formula, the fragment or the lead.
         OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
     """
     if verify is not None:
@@ -116,6 +125,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
+    if not 0 <= share[0] < share[1]:
+        raise TargetError(f"there is no share {share[0]} of {share[1]}: they are counted from 0")
     flow = Generator.load(generator, device)
     conditions = []
     if formula is not None:
@@ -132,6 +143,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         check_fragment(core, fragment, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
     atlas = Atlas.beside(flow)
+    if atlas is not None:
+        atlas = atlas.share(*share)
     check_consistent(wanted, leader.card.metrics)
     goals = [goal.within(flow.prior.ranges[name]).inside(leader.card.metrics.get(name, 0.0))
              for name, goal in wanted.items()]
@@ -140,9 +153,16 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)
     begun = time.perf_counter()
-    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=Conditions(conditions, core), seed=seed,
-                  progress=progress)
+    must = Conditions(conditions, core)
+    found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun
+    warnings = warnings_for(wanted, flow.prior.ranges)
+    if must.all and not found.fit.all():
+        missing = f"{int((~found.fit).sum())} of the {n} molecules do not meet the formula, fragment or lead"
+        if not found.fit.any():
+            raise NothingFound(f"{missing}: allow more atoms or less similarity, or more --lookups and --draws")
+        warnings.append(f"{missing}: they are left out; more --lookups and --draws find more")
+        found = found.rows(found.fit.nonzero().squeeze(1))
     judged = judge.predict(found.batch)
 
     molecules = unbatch(found.batch)
@@ -154,13 +174,15 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
                 molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
             molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
             molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
+            if found.errors[i, column]:
+                molecule.properties[f"guide_error_{name}"] = float(found.errors[i, column])
         molecule.properties["valid"] = int(molecule.is_valid)
         molecule.properties["nfe"] = int(found.nfe[i])
     asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}
     settings = {"targets": asked, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
                 "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
                 "similarity": similarity if lead else None, "device": str(flow.device), "budget": vars(budget),
-                "verify": verify, "seconds": seconds,
+                "verify": verify, "share": list(share), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
     trajectory = unbatch(flow.trajectory(found.sources[best], steps=budget.steps, power=POWER,
@@ -172,8 +194,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         verdicts = verification.verify(molecules, method=verify, relax=True, progress=progress)
         for molecule, verdict in zip(molecules, verdicts, strict=True):
             molecule.properties.update(verdict.found)
-    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings_for(wanted, flow.prior.ranges),
-                     trajectory, verdicts)
+    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts)
 
 
 def check_fragment(core: Fragment, piece: Molecule, generator: Generator, atoms: int | None) -> None:

@@ -18,6 +18,7 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
+from molflow.nn.ensemble import Ensemble
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
@@ -38,6 +39,9 @@ have to reach 23 standard deviations to turn a class into another."""
 
 PAIRS = 128 * 64**2
 """Of atoms, at most in what is sampled at once."""
+
+EXPECTED = "expected"
+"""Under this name a card says what errors to expect of readings: for each property a and b of a + b doubt."""
 
 
 class DeviceError(ValueError):
@@ -177,9 +181,9 @@ class Generator:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained property network: a guide or an evaluator."""
+    """A guide or an evaluator: a trained property network, or several as one."""
 
-    network: PropertyNetwork
+    network: Ensemble
     card: Card
     path: Path
     device: torch.device
@@ -191,28 +195,46 @@ class Predictor:
         where = pick_device(device)
         path = SHIPPED / f"{path}.safetensors" if path in ("guide", "evaluator") else Path(path)
         card = read_card(path, "property")
+        settings = dict(card.network)
         try:
-            vocabulary = card.words()
-            network = PropertyNetwork(len(vocabulary.elements), PropertyConfig(**card.network),
-                                      tuple(card.properties or PROPERTIES))
+            vocabulary, properties = card.words(), tuple(card.properties or PROPERTIES)
+            count = int(settings.pop("members", 1))
+            members = [PropertyNetwork(len(vocabulary.elements), PropertyConfig(**settings), properties)
+                       for _ in range(count)]
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
-        fill(network, path)
+        network = Ensemble(members)
+        fill(network if "members" in card.network else members[0], path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
         """Properties (B, P) of soft molecules, differentiable; columns as ``network.properties``."""
+        return self.network.mean(self.each(endpoint, mask))
+
+    def each(self, endpoint: State, mask: Tensor) -> Tensor:
+        """What every network of it says, (M, B, P)."""
         return self.network(endpoint["positions"], endpoint["types"], mask)
 
-    @torch.no_grad()
     def predict(self, batch: MoleculeBatch, chunk: int = 200) -> Tensor:
         """Properties (B, P) of decoded molecules, on the CPU. Raises ValueError for an element it does not know."""
-        said = torch.empty(len(batch), len(self.network.properties))
+        return self.read(batch, chunk)[0]
+
+    @torch.no_grad()
+    def read(self, batch: MoleculeBatch, chunk: int = 200) -> tuple[Tensor, Tensor]:
+        """As `predict`, and the networks' doubt (B,) of each molecule, see `Ensemble.doubt`."""
+        said = torch.empty(len(self.network.members), len(batch), len(self.network.properties))
         for part in batch.sizes.argsort().split(chunk):
             some = batch[part]
             width = int(some.sizes.max())
             some = MoleculeBatch(some.positions[:, :width], some.numbers[:, :width], some.charges[:, :width],
                                  some.bonds[:, :width, :width]).to(self.device)
             types = encode(some, self.vocabulary)["types"].float()
-            said[part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
-        return said
+            said[:, part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
+        return self.network.mean(said), self.network.doubt(said)
+
+    def expected_errors(self, doubts: Tensor) -> Tensor:
+        """The errors (B, P) to expect where the networks' doubts are (B,), as measured on molecules that they had not
+        seen; 0 where that was not measured."""
+        known = self.card.metrics.get(EXPECTED, {})
+        a, b = torch.tensor([known.get(name, (0.0, 0.0)) for name in self.network.properties]).to(doubts).T
+        return a + b * doubts[..., None]

@@ -139,6 +139,11 @@ def verify(
             for molecule, values in zip(read_in, found, strict=True)]
 
 
+def verify_one(molecule: Molecule, *, method: Method = "xtb", relax: bool = False) -> Verdict:
+    """As `verify`, a single molecule, in this process. Raises OracleMissing."""
+    return _judge(molecule, method, _job(molecule, method, relax)())
+
+
 def _job(molecule: Molecule, method: Method, relax: bool) -> Callable[[], Properties]:
     if method == "xtb":
         return partial(xtb.properties, molecule, relax=relax)

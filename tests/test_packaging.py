@@ -25,12 +25,17 @@ CONDA_NAME = {
     "torch-geometric": "pytorch_geometric",
     "torch-scatter": "pytorch_scatter",
     "matplotlib": "matplotlib-base",
+    "psycopg2-binary": "psycopg2",
+    "opencv-python-headless": "py-opencv",
+    "soundfile": "pysoundfile",
     "msgpack": "msgpack-python",
     "tblite": "tblite-python",  # tblite there is the program without its Python interface
 }
 """PyPI's name: conda-forge's, where they differ."""
 
-MODULE_NAME = {"torch-geometric": "torch_geometric"}
+MODULE_NAME = {"torch-geometric": "torch_geometric", "pyyaml": "yaml", "dask-jobqueue": "dask_jobqueue",
+               "psycopg2-binary": "psycopg2", "opencv-python-headless": "cv2", "gpu4pyscf-cuda12x": "gpu4pyscf",
+               "cupy-cuda12x": "cupy"}
 """PyPI's name: the module's, where they differ."""
 
 
@@ -49,7 +54,8 @@ def conda() -> dict:
 
 
 def test_environment_yml_is_the_conda_form_of_pyproject(conda: dict) -> None:
-    wanted = requirements() | requirements("train", "oracles", "benchmarks", "scatter")
+    wanted = requirements() | requirements("train", "oracles", "campaign", "signals", "adapters", "benchmarks",
+                                           "scatter")
     from_pip = {canonicalize_name(r.name): r.specifier
                 for entry in conda["dependencies"] if isinstance(entry, dict) for r in map(Requirement, entry["pip"])}
     specs = [entry.partition(" ") for entry in conda["dependencies"] if isinstance(entry, str)]
@@ -95,7 +101,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     third_party = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     third_party -= sys.stdlib_module_names | {"molflow"}
     core, extras = ({MODULE_NAME.get(name, name) for name in requirements(*groups)}
-                    for groups in ((), ("train", "oracles")))
+                    for groups in ((), ("train", "oracles", "oracles-gpu", "campaign", "signals", "adapters")))
     assert third_party <= core | extras
     assert core <= third_party
 
@@ -106,10 +112,14 @@ MAY_IMPORT = {
     "nn": ["nn", "molecules", "flow"],
     "data": ["data", "molecules", "flow", "parallel"],
     "oracles": ["oracles", "molecules"],
+    "adapters": ["adapters", "data", "flow", "nn"],
+    "inverse": ["inverse", "adapters", "data", "flow"],
     "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
     "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "targets", "verification",
                "__version__"],
     "search": ["search", "conditions", "data", "flow", "models", "molecules", "nn"],
+    "campaign": ["campaign", "designer", "models", "molecules", "nn", "oracles", "parallel", "search", "targets",
+                 "verification", "__version__"],
     "provenance.py": [],
 }
 """Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""

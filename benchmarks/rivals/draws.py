@@ -38,8 +38,8 @@ def nearest(pool: Found, problem: Problem, count: int) -> Found:
     miss = pool.history[-1].view(-1, width)[:, :count]
     chosen = torch.arange(len(problem)) * width + miss.argmin(1)
     nfe = pool.nfe.view(-1, width)[:, :count].sum(1)
-    return Found(pool.batch[chosen], pool.guide[chosen], nfe, miss.cummin(1).values.T,
-                 [pool.sources[place] for place in chosen.tolist()])
+    return Found(pool.batch[chosen], pool.guide[chosen], pool.errors[chosen], pool.fit[chosen], nfe,
+                 miss.cummin(1).values.T, [pool.sources[place] for place in chosen.tolist()])
 
 
 def _sizes(problem: Problem, generator: Generator, count: int, seed: int) -> np.ndarray:

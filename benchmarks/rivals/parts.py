@@ -87,7 +87,8 @@ def in_parts(problem: Problem, generator: Generator, guide: Predictor, method: C
         progress("rival", 1.0)
     place = np.argsort(order, kind="stable")
     batch = MoleculeBatch.cat(batches)[torch.from_numpy(place)]
-    readings = guide.predict(batch)
+    readings, doubts = guide.read(batch)
     miss = problem.residual(readings[:, problem.columns]).norm(dim=1)
-    return Found(batch, readings, nfe, torch.where(is_whole(batch) & miss.isfinite(), miss, torch.inf)[None],
-                 [sources[row] for row in place])
+    whole = is_whole(batch)
+    return Found(batch, readings, guide.expected_errors(doubts), whole, nfe,
+                 torch.where(whole & miss.isfinite(), miss, torch.inf)[None], [sources[row] for row in place])

@@ -65,7 +65,7 @@ def prepare(out: Path, *, source: Path, conformers: int = 5, workers: int = 2) -
         DataError: there is none, or several; a file is damaged, or is a pickle of something else.
     """
     form, found = recognise(source, conformers)
-    shards = Shards(out.with_suffix(".parts"), {"data": "geom-drugs", "form": form, "conformers": conformers,
+    shards = Shards(out.with_suffix(".parts"), {"data": "geom", "form": form, "conformers": conformers,
                                                 "part": PART})
     made = shards.make(_parts(found), partial(make, conformers=conformers, form=form), workers=workers,
                        total=None, what="GEOM-Drugs")

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class MoleculeStore:
     units: tuple[str, ...]
     source: str
     split: Tensor | None = None
+    unit: ClassVar[str] = "molecules"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -82,7 +84,9 @@ class MoleculeStore:
         return rows | {"half_a": rows["train"][upper], "half_b": rows["train"][~upper]}
 
     def columns(self, names: tuple[str, ...]) -> Tensor:
-        """(molecules, len(names)) the properties of these names."""
+        """(molecules, len(names)) the properties of these names. Raises DataError without one of them."""
+        if missing := [name for name in names if name not in self.names]:
+            raise DataError(f"the data have no {missing[0]}, only {', '.join(self.names)}: they are another set's")
         return self.properties[:, [self.names.index(name) for name in names]]
 
     def batch(self, members: Tensor) -> MoleculeBatch:
@@ -124,8 +128,8 @@ class MoleculeStore:
 
     @staticmethod
     def cat(stores: Sequence[MoleculeStore]) -> MoleculeStore:
-        """All molecules in one. Raises ValueError where there are none, or their properties are not the same."""
-        if len({(store.names, store.units) for store in stores}) != 1:
+        """All molecules in one. Raises ValueError where there are none, or not the same is known of them."""
+        if len({(store.names, store.units, store.split is None) for store in stores}) != 1:
             raise ValueError("can only join data files of the same properties, and at least one")
         tensors = {}
         for key in (key for key, value in vars(stores[0]).items() if isinstance(value, Tensor)):
@@ -141,23 +145,17 @@ class MoleculeStore:
                              source="; ".join(store.source for store in stores))
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name, then rename: a reader never meets half a file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises OSError; what was there before stays."""
         tensors = {key: value.contiguous() for key, value in vars(self).items() if isinstance(value, Tensor)}
         header = {"format": FORMAT, "names": json.dumps(self.names), "units": json.dumps(self.units),
                   "source": self.source}
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file(tensors, part, metadata=header)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> MoleculeStore:
         """Raises DataError where the file is missing, damaged or of another format."""
         if not path.is_file():
-            raise DataError(f"no prepared data at {path}: run `molflow data prepare {path.stem}` first")
+            raise DataError(f"no prepared data at {path}: run `molflow data prepare` first")
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
@@ -168,6 +166,17 @@ class MoleculeStore:
                        units=tuple(json.loads(header["units"])), source=header["source"])
         except (SafetensorError, TypeError, KeyError, OSError, json.JSONDecodeError) as error:
             raise DataError(f"{path} is damaged ({error}): prepare it again") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file to a temporary name, then rename: a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, part, metadata=header)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _ragged(ptr: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:

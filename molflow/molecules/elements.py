@@ -69,5 +69,5 @@ QM9 = Vocabulary(elements=(1, 6, 7, 8, 9), charges=(-1, 0, 1))
 DRUGLIKE = Vocabulary(elements=(1, 6, 7, 8, 9, 15, 16, 17, 35, 53), charges=(-1, 0, 1))
 GEOM_DRUGS = Vocabulary(elements=tuple(SYMBOL_OF), charges=(-2, -1, 0, 1, 2, 3))
 
-VOCABULARIES: dict[str, Vocabulary] = {"qm9": QM9, "moses3d": DRUGLIKE, "geom-drugs": GEOM_DRUGS}
+VOCABULARIES: dict[str, Vocabulary] = {"qm9": QM9, "moses3d": DRUGLIKE, "geom": GEOM_DRUGS}
 """What a model of each data set can say."""

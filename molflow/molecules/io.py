@@ -190,7 +190,7 @@ def write_csv(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
     Raises:
         OSError: the folder cannot be written to.
     """
-    rows = [{"name": "", "smiles": molecule.smiles or "", "inchikey": _inchikey(molecule), **molecule.properties}
+    rows = [{"name": "", "smiles": molecule.smiles or "", "inchikey": inchikey(molecule), **molecule.properties}
             for molecule in molecules]
     columns = dict.fromkeys(["name", "smiles", "inchikey", *(key for row in rows for key in row)])
     with written_whole(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -199,7 +199,8 @@ def write_csv(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> No
         writer.writerows(rows)
 
 
-def _inchikey(molecule: Molecule) -> str:
+def inchikey(molecule: Molecule) -> str:
+    """With the stereochemistry that the positions show; empty for a molecule that does not pass `sanitise`."""
     sanitised, _ = sanitise(molecule.to_rdkit())
     if sanitised is None:
         return ""

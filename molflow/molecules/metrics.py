@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from molflow.molecules.convert import Molecule, collate
+from molflow.molecules.similarity import diversity
 from molflow.molecules.stability import connected, molecules_stable, stable_by_bonds, stable_by_distance
 
 N = "n"
@@ -19,6 +20,7 @@ UNIQUE = "unique"
 VALID_UNIQUE = "valid_unique"
 NEUTRAL = "neutral"
 NOVEL = "novel"
+DIVERSITY = "diversity"
 
 _CHUNK = 512  # molecules a batch: the pairs of 512 molecules of 100 atoms need a few hundred MB
 
@@ -26,7 +28,7 @@ _CHUNK = 512  # molecules a batch: the pairs of 512 molecules of 100 atoms need 
 def evaluate(
     molecules: Sequence[Molecule], training_smiles: AbstractSet[str] | None = None
 ) -> dict[str, float]:
-    """The literature's metrics, fractions of 1.
+    """The literature's metrics, numbers from 0 to 1.
 
     Args:
         molecules: the generated molecules, all of them.
@@ -41,6 +43,7 @@ def evaluate(
         `neutral`: without a net charge, of the valid molecules (0 if none is valid).
         `unique`: distinct SMILES, of the valid molecules (0 if none is valid).
         `valid_unique`: distinct SMILES of valid molecules, of all molecules.
+        `diversity`: of the distinct SMILES, see `molflow.molecules.similarity.diversity`.
         `novel`: SMILES not in `training_smiles`, of the distinct SMILES (0 if none); absent without a training set.
 
     Raises:
@@ -49,7 +52,7 @@ def evaluate(
     if not molecules:
         raise ValueError("cannot evaluate an empty list of molecules")
     n = len(molecules)
-    smiles = [molecule.smiles for molecule in molecules if molecule.is_valid]
+    smiles = [str(molecule.smiles) for molecule in molecules if molecule.is_valid]
     distinct = set(smiles)
     neutral = sum(molecule.is_valid and not molecule.charges.sum() for molecule in molecules)
     result = {
@@ -59,6 +62,7 @@ def evaluate(
         NEUTRAL: neutral / max(len(smiles), 1),
         UNIQUE: len(distinct) / max(len(smiles), 1),
         VALID_UNIQUE: len(distinct) / n,
+        DIVERSITY: diversity(distinct),
     }
     if training_smiles is not None:
         result[NOVEL] = len(distinct - training_smiles) / max(len(distinct), 1)

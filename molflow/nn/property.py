@@ -14,11 +14,17 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.nn.models.visnet import CosineCutoff, ExpNormalSmearing
 
+from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION
+
 PROPERTIES = ("alpha", "gap", "homo", "lumo", "mu", "cv")
 UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)"}
-RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040}
-"""What a good network can tell apart, the errors of the field's evaluators (EDM, arXiv 2203.17003): the natural
-unit in which misses of different properties are compared and added."""
+RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040,
+              **DRUGLIKE_RESOLUTION}
+"""What a good network can tell apart, of QM9's properties the errors of the field's evaluators (EDM, arXiv 2203.17003):
+the natural unit in which misses of different properties are compared and added."""
+
+READ: dict[str, tuple[str, ...]] = {"qm9": PROPERTIES, "moses3d": tuple(DRUGLIKE), "geom": tuple(DRUGLIKE)}
+"""What is read of the molecules of each data set."""
 
 DEBYE_PER_E_ANGSTROM = 4.80320
 

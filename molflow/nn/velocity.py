@@ -14,6 +14,7 @@ from molflow.flow.state import State
 from molflow.molecules.batch import pair_mask
 from molflow.molecules.elements import Vocabulary
 from molflow.molecules.state import centre
+from molflow.nn.clock import fourier_time
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,6 @@ def radial_basis(distance: Tensor, count: int) -> Tensor:
     """
     centres = torch.linspace(0, 1, count, device=distance.device, dtype=distance.dtype)
     return 1 / (1 + ((torch.exp(-distance / 2)[..., None] - centres) * (count * 1.5)).square())
-
-
-def fourier_time(t: Tensor, count: int) -> Tensor:
-    """(B,) -> (B, count) sines and cosines of t at octaves from half a period."""
-    phase = t[:, None] * torch.pi * 2.0 ** torch.arange(count // 2, device=t.device).to(t)
-    return torch.cat([phase.sin(), phase.cos()], -1)
 
 
 class VectorLinear(nn.Module):

@@ -28,13 +28,13 @@ class Card:
     """What a file of weights is.
 
     Attributes:
-        kind: ``generator`` or ``property``.
+        kind: ``generator``, ``property`` or ``signal``.
         network: the network's settings.
         training: data, part, molecules seen, command, commit, hours, hardware, seed.
         metrics: what was measured of these weights, and on what.
         prior: for a generator, ``molflow.data.prior.Prior`` of its training molecules.
         vocabulary: the `Vocabulary` that the network speaks; None, QM9's, in cards from before there were others.
-        properties: what the columns of a property network are, and of what a generator's prior tells; None, QM9's six.
+        properties: what the columns of a property network are; None, QM9's six, in older cards.
     """
 
     kind: str
@@ -44,6 +44,11 @@ class Card:
     prior: dict[str, Any] | None = None
     vocabulary: dict[str, Any] | None = None
     properties: Sequence[str] | None = None
+
+    @property
+    def data(self) -> str:
+        """The name of the data set that it was trained on."""
+        return str(self.training.get("settings", {}).get("data", "qm9"))
 
     def words(self) -> Vocabulary:
         """The vocabulary. Raises TypeError where the card's makes no sense."""

@@ -47,6 +47,26 @@ def pyscf() -> Any:
     return pyscf
 
 
+def cupy() -> Any | None:
+    """CuPy, if gpu4pyscf is installed and there is a GPU for the self-consistent field; None otherwise."""
+    try:
+        import cupy
+        import gpu4pyscf  # noqa: F401  adds to_gpu() to PySCF's objects
+    except ImportError:
+        return None
+    return cupy if cupy.cuda.is_available() else None
+
+
+def version() -> str:
+    """Programs and versions. Raises OracleMissing where PySCF is not installed."""
+    said = f"PySCF {pyscf().__version__}"
+    if cupy() is not None:
+        import gpu4pyscf
+
+        said += f", gpu4pyscf {gpu4pyscf.__version__}"
+    return said
+
+
 def method(density_fitting: bool) -> str:
     """Level of theory as it stands in records."""
     return FITTED_METHOD if density_fitting else METHOD
@@ -80,20 +100,32 @@ def solve(molecule: Molecule, *, density_fitting: bool, guess: NDArray[np.float6
         field.grids.level, field.chkfile = GRID, None
         if density_fitting:
             field = field.density_fit(auxbasis="def2-universal-jkfit")
-        pure_f = _pure_f(mole)
-
-        def independent(overlap: NDArray[np.float64], verbose: object = None) -> NDArray[np.float64]:
-            return pure_f @ program.scf.hf.check_linear_dependency(pure_f.T @ overlap @ pure_f)
-
-        # PySCF diagonalises within the span of what this returns, made to leave linearly dependent functions out. It
-        # leaves out the parts of the f shells that have no f, and all that follows (gradients, too) goes by orbitals.
-        field.check_linear_dependency = independent
-        field.kernel(dm0=guess)
+        _converge(field, guess)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise CalculatorError(f"PySCF: {error}") from error
     if not field.converged:
         raise CalculatorError("SCF not converged")
     return field
+
+
+def _converge(field: Any, guess: NDArray[np.float64] | None) -> None:
+    """Solve for the orbitals: on a GPU, where there is one, with what follows on the processor again."""
+    pure_f, device = _pure_f(field.mol), cupy()
+    engine, array = (field, np) if device is None else (field.to_gpu(), device)
+    within = engine.check_linear_dependency
+
+    def independent(overlap: Any, verbose: object = None) -> Any:
+        pure = array.asarray(pure_f)
+        return pure @ within(pure.T @ overlap @ pure)
+
+    # PySCF diagonalises within the span of what this returns, made to leave linearly dependent functions out. It leaves
+    # out the parts of the f shells that have no f, and all that follows (gradients, too) goes by orbitals.
+    engine.check_linear_dependency = independent
+    engine.kernel(dm0=guess)
+    if device is not None:
+        for name in ("mo_coeff", "mo_energy", "mo_occ"):
+            setattr(field, name, device.asnumpy(getattr(engine, name)))
+        field.e_tot, field.converged = float(engine.e_tot), bool(engine.converged)
 
 
 def _basis(molecule: Molecule) -> dict[str, Any]:

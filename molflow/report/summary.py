@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from molflow.molecules.similarity import diversity
 from molflow.report.figures import JUDGES, column, mean, readings, unit
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def summary(run: DesignRun) -> Group:
                   ("evaluator", "guide", *oracles))
         table.add_row(name, f"{goal} {unit(name)}", by["evaluator", name].achieved, *misses)
     unread = n - min(len(by["evaluator", name].known) for name in run.targets)
-    valid = [molecule.smiles for molecule in run.molecules if molecule.is_valid]
+    valid = [str(molecule.smiles) for molecule in run.molecules if molecule.is_valid]
     notes = [f"valid {len(valid)}/{n}, unique {len(set(valid))}/{n}, "
+             f"diversity {diversity(set(valid)):.2f}, "
              f"{column(fields, 'nfe').mean():.0f} NFE a molecule, {run.settings['seconds']:.0f} s"]
     if unread:
         notes.append(f"{unread} too broken to have values: not in the means")

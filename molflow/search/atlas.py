@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
-from molflow.data.store import MoleculeStore
+from molflow.data.store import MoleculeStore, write_tensors
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import unbatch
 from molflow.nn.property import PROPERTIES
 from molflow.nn.weights import WeightsError
 from molflow.search.problem import Problem
 
-FORMAT = "molflow-atlas-1"
+FORMAT = "molflow-atlas-2"
 
 GOOD_ENOUGH = 0.2
-"""Nearer readings than this, in units of the resolution, are not looked for: one of them is as good as another, and
-another seed takes another."""
+"""Of two places that differ by less than this, in units of the resolution, one is as good as the other: another seed
+takes another."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Atlas:
         numbers: (K,) int64, as `MoleculeSpace.numbered_noise` counts them.
         sizes: (K,) int64 atoms.
         readings: (K, 6) float32, by the guide; columns as ``molflow.nn.property.PROPERTIES``.
+        doubts: (K,) float32, how far the guide's networks are apart about each (`molflow.nn.ensemble.doubt`).
         smiles: what each became when the map was drawn; other hardware may round to another molecule here and there.
         generator: SHA-256 of the weights that made it.
         source: free text: which source points, how many steps.
@@ -49,6 +49,7 @@ class Atlas:
     numbers: np.ndarray
     sizes: np.ndarray
     readings: np.ndarray
+    doubts: np.ndarray
     smiles: tuple[str, ...]
     generator: str
     source: str
@@ -65,10 +66,12 @@ class Atlas:
             ValueError: no molecule is left.
         """
         first: dict[str, int] = {}
-        readings = []
+        readings, doubts = [], []
         for members in torch.arange(len(couplings)).split(10_000):
             batch = couplings.batch(members)
-            readings.append(guide.predict(batch))
+            said, doubt = guide.read(batch)
+            readings.append(said)
+            doubts.append(doubt)
             for member, molecule in zip(members.tolist(), unbatch(batch), strict=True):
                 if molecule.is_valid and molecule.smiles:
                     first.setdefault(molecule.smiles, member)
@@ -76,51 +79,58 @@ class Atlas:
             raise ValueError("none of the molecules is valid: no map can be made of them")
         kept = torch.tensor(list(first.values()))
         return cls(couplings.index[kept].long().numpy(), couplings.sizes[kept].numpy(),
-                   torch.cat(readings)[kept].numpy(), tuple(first), _digest(generator), couplings.source)
+                   torch.cat(readings)[kept].numpy(), torch.cat(doubts)[kept].numpy(), tuple(first),
+                   _digest(generator), couplings.source)
 
-    def nearest(self, problem: Problem, count: int, seed: int,
+    def nearest(self, problem: Problem, count: int, seed: int, errors: Tensor,
                 admits: Callable[[str], bool] | None = None) -> np.ndarray:
-        """Places of ``count`` source points for each of B problems, (B, count), whose readings come nearest to what is
-        wanted, no place twice; -1 where there are no more.
+        """Places of ``count`` source points for each of B problems, (B, count), that are expected to miss
+        least, no place twice; -1 where there are no more.
 
         Args:
             seed: decides between those that are near enough.
+            errors: (K, 6) to be expected of the readings.
             admits: says of a SMILES whether it will do; all do by default.
         """
         rng = np.random.default_rng(seed)
         free = np.ones(len(self), bool)
         lot = GOOD_ENOUGH * rng.random(len(self))
-        readings = torch.from_numpy(self.readings[:, problem.columns])
+        readings = torch.from_numpy(self.readings)
         found = np.full((len(problem), count), -1)
         for turn in range(count):
             for row in rng.permutation(len(problem)):
                 fits = np.flatnonzero(free if problem.any_size else free & (self.sizes == problem.sizes[row]))
                 if not len(fits):
                     continue
-                miss = problem[np.array([row])].residual(readings[fits][:, None]).norm(dim=2)[:, 0].numpy()
-                miss = np.where(miss < GOOD_ENOUGH, lot[fits], miss)
-                for place in fits[[miss.argmin()]] if admits is None else fits[miss.argsort()]:
+                miss = problem[np.array([row])].expected_miss(readings[fits][:, None], errors[fits][:, None])[:, 0]
+                cost = miss.numpy() + lot[fits]
+                for place in fits[[cost.argmin()]] if admits is None else fits[cost.argsort()]:
                     free[place] = False
                     if admits is None or admits(self.smiles[place]):
                         found[row, turn] = place
                         break
         return found
 
+    def share(self, number: int, count: int) -> Atlas:
+        """The ``number``-th, from 0, of ``count`` maps that have no place in common.
+
+        Places are in the order in which they were drawn, so a share holds of everything as much as any other, and the
+        nearest in all shares together are the nearest on the map.
+        """
+        mine = slice(number, None, count)
+        return replace(self, numbers=self.numbers[mine], sizes=self.sizes[mine], readings=self.readings[mine],
+                       doubts=self.doubts[mine], smiles=self.smiles[mine])
+
     def save(self, path: Path) -> None:
-        """Write to a temporary name, then rename. Readings keep four digits."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Readings keep four digits. Raises OSError; what was there before stays."""
         text = "\n".join(self.smiles).encode()
         tensors = {"numbers": torch.from_numpy(self.numbers).int(),
                    "sizes": torch.from_numpy(self.sizes).to(torch.uint8),
                    "readings": torch.from_numpy(self.readings).half(),
+                   "doubts": torch.from_numpy(self.doubts).half(),
                    "smiles": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
-        part = path.with_name(path.name + ".part")
-        try:
-            save_file(tensors, part, metadata={"format": FORMAT, "source": self.source, "generator": self.generator,
-                                               "names": json.dumps(PROPERTIES)})
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, tensors, {"format": FORMAT, "source": self.source, "generator": self.generator,
+                                      "names": json.dumps(PROPERTIES)})
 
     @classmethod
     def load(cls, path: Path) -> Atlas:
@@ -130,14 +140,15 @@ class Atlas:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT or json.loads(header["names"]) != list(PROPERTIES):
                     raise WeightsError(f"{path} is not a molflow atlas")
-                tensors = {key: file.get_tensor(key) for key in ("numbers", "sizes", "readings", "smiles")}
+                tensors = {key: file.get_tensor(key) for key in ("numbers", "sizes", "readings", "doubts", "smiles")}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             if isinstance(error, WeightsError):
                 raise
             raise WeightsError(f"{path} is missing or damaged ({str(error).splitlines()[0]})") from None
         smiles = tuple(tensors["smiles"].numpy().tobytes().decode().split("\n"))
         return cls(tensors["numbers"].long().numpy(), tensors["sizes"].long().numpy(),
-                   tensors["readings"].float().numpy(), smiles, header["generator"], header["source"])
+                   tensors["readings"].float().numpy(), tensors["doubts"].float().numpy(), smiles,
+                   header["generator"], header["source"])
 
     @classmethod
     def beside(cls, generator: Generator) -> Atlas | None:

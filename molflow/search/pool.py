@@ -32,6 +32,7 @@ class Pool:
         sources: where they start, {key: (1, n, ...)} each.
         batch: what they become.
         readings: (K, 6) by the guide.
+        errors: (K, 6) to be expected of the readings.
         fit: (K,) bool, whether they are whole, and meet the conditions.
         anchors: (K, k) the atoms that are held in a fragment's place, if one is wanted.
     """
@@ -39,6 +40,7 @@ class Pool:
     sources: list[State]
     batch: MoleculeBatch
     readings: Tensor
+    errors: Tensor
     fit: Tensor
     anchors: Tensor | None = None
 
@@ -61,7 +63,8 @@ class Pool:
             batches.append(decode(end, space.mask, generator.vocabulary).to("cpu"))
         tell("drawing", 1.0)
         batch = MoleculeBatch.cat(batches)[torch.from_numpy(np.argsort(order, kind="stable"))]
-        return cls(sources, batch, guide.predict(batch), is_whole(batch) & conditions(batch),
+        readings, doubts = guide.read(batch)
+        return cls(sources, batch, readings, guide.expected_errors(doubts), is_whole(batch) & conditions(batch),
                    None if anchor is None else anchor.atoms)
 
     def anchor(self, fragment: Fragment) -> Anchor:
@@ -72,10 +75,10 @@ class Pool:
 
     def share(self, problem: Problem) -> Tensor:
         """For each of B problems a candidate (B,), none twice and no two that are the same molecule where that can be
-        helped: those whose readings miss least, all problems together."""
-        miss = torch.stack([problem[np.array([row])].residual(self.readings[:, None, problem.columns]).norm(dim=2)[:, 0]
+        helped: those that are expected to miss least, all problems together."""
+        cost = torch.stack([problem[np.array([row])].expected_miss(self.readings[:, None], self.errors[:, None])[:, 0]
                             for row in range(len(problem))])
-        cost = miss.nan_to_num(UNFIT) + UNFIT * ~self.fit
+        cost = cost.nan_to_num(UNFIT) + UNFIT * ~self.fit
         if not problem.any_size:
             cost += 1e3 * UNFIT * (torch.from_numpy(problem.sizes)[:, None] != self.batch.sizes)
         known: set[int] = set()

@@ -80,8 +80,17 @@ class Problem:
     def residual(self, readings: Tensor) -> Tensor:
         """How far readings (B, P), or (..., B, P), lie outside the ranges, in units of the resolution."""
         low, high = self.low.to(readings), self.high.to(readings)
-        scale = torch.tensor([RESOLUTION[name] for name in self.names]).to(readings)
-        return (readings - torch.minimum(torch.maximum(readings, low), high)) / scale
+        return (readings - torch.minimum(torch.maximum(readings, low), high)) / self._scale.to(readings)
+
+    def expected_miss(self, readings: Tensor, errors: Tensor) -> Tensor:
+        """By how much, in units of the resolution, molecules must be expected to miss in truth, (..., B): of readings
+        (..., B, 6) that are wrong by ``errors`` (..., B, 6), whichever way."""
+        error = errors[..., self.columns] / self._scale.to(errors)
+        return torch.hypot(self.residual(readings[..., self.columns]), error).norm(dim=-1)
+
+    @property
+    def _scale(self) -> Tensor:
+        return torch.tensor([RESOLUTION[name] for name in self.names])
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ class Found:
     Attributes:
         batch: decoded molecules.
         guide: (B, 6) the guide's readings of them.
+        errors: (B, 6) to be expected of the readings.
+        fit: (B,) bool, whether they are whole, and meet the conditions.
         nfe: (B,) evaluations of the velocity field spent.
         history: (rounds + 1, B) shortest residual so far, inf while no molecule was whole: of the candidates, then
             after each generation and each trial.
@@ -100,7 +111,15 @@ class Found:
 
     batch: MoleculeBatch
     guide: Tensor
+    errors: Tensor
+    fit: Tensor
     nfe: Tensor
     history: Tensor
     sources: list[State]
     anchor: Anchor | None = None
+
+    def rows(self, keep: Tensor) -> Found:
+        """Of the problems numbered ``keep`` (b,) only."""
+        return Found(self.batch[keep], self.guide[keep], self.errors[keep], self.fit[keep], self.nfe[keep],
+                     self.history[:, keep], [self.sources[row] for row in keep.tolist()],
+                     self.anchor and self.anchor.select(keep))

@@ -28,8 +28,9 @@ from molflow.search.problem import POWER, Budget, Found, Problem, Progress
 
 NO_CONDITIONS = Conditions()
 
-REACHED = 0.2
-"""A molecule is there when its readings miss by this in all, in units of the resolution."""
+REACHED = 0.3
+"""A molecule is there when its readings miss by this in all, in units of the resolution: a third of what the networks
+themselves are wrong by, at best."""
 
 SCALE = 0.1
 """Of the first generation's changes: a source point keeps most of itself, and its molecule most of its bonds."""
@@ -53,7 +54,7 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     tell = progress or (lambda what, share: None)
     rng = torch.Generator(device=generator.device).manual_seed(seed)
     candidates = budget.draws if atlas is None else budget.lookups
-    sources = _candidates(problem, generator, candidates, atlas, conditions, seed, rng)
+    sources = _candidates(problem, generator, guide, candidates, atlas, conditions, seed, rng)
     fragment = conditions.fragment
     run = partial(Pool.run, sources, generator, guide, steps=budget.steps, chunk=8 * chunk, tell=tell)
     pool = run(conditions=conditions if fragment is None else NO_CONDITIONS)
@@ -63,6 +64,7 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     start = pool.share(problem)
     readings = pool.readings[start]
     residual = problem.residual(readings[:, problem.columns])
+    expected = torch.where(pool.fit[start], problem.expected_miss(readings, pool.errors[start]), torch.inf)
     norm = torch.where(pool.fit[start], residual.norm(dim=1), torch.inf)
     nfe = torch.full((len(start),), candidates * budget.steps)
     history = [norm.clone()]
@@ -76,7 +78,7 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     for part in rows.split(chunk) if len(rows) else ():
         tell("optimising", sum(len(r) for r, _ in done) / max(1, len(rows)))
         some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()],
-                     None if anchor is None else anchor.select(part))
+                     None if anchor is None else anchor.select(part), expected[part])
         root = some.improve(residual[part], norm[part], batch[part], budget, rng)
         made = decode(root.endpoint, some.space.mask, generator.vocabulary).to("cpu")
         batch = batch.replaced(part, made)
@@ -95,15 +97,18 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     for row in twins(batch):  # two problems have come to the same molecule: one goes back to where it began
         batch = batch.replaced(torch.tensor([row]), pool.batch[start[row : row + 1]])
         found_sources[row] = pool.sources[int(start[row])]
-    return Found(batch, guide.predict(batch), nfe, torch.stack(history).cummin(0).values, found_sources, anchor)
+    readings, doubts = guide.read(batch)
+    return Found(batch, readings, guide.expected_errors(doubts), is_whole(batch) & conditions(batch), nfe,
+                 torch.stack(history).cummin(0).values, found_sources, anchor)
 
 
-def _candidates(problem: Problem, generator: Generator, count: int, atlas: Atlas | None,
+def _candidates(problem: Problem, generator: Generator, guide: Predictor, count: int, atlas: Atlas | None,
                 conditions: Conditions, seed: int, rng: torch.Generator) -> list[State]:
     """Source points, ``count`` for each problem: from the atlas where it has any, else noise of the problem's size."""
     places = np.full((len(problem), count), -1)
     if atlas is not None:
-        places = atlas.nearest(problem, count, seed, conditions.admits if conditions.all else None)
+        errors = guide.expected_errors(torch.from_numpy(atlas.doubts))
+        places = atlas.nearest(problem, count, seed, errors, conditions.admits if conditions.all else None)
     known = places[places >= 0]
     sources: list[State] = []
     if atlas is not None and len(known):
@@ -126,6 +131,9 @@ class _Part:
     conditions: Conditions
     begin: list[State]
     anchor: Anchor | None
+    expected: Tensor
+    """(B,) misses to be expected of the candidates: where readings come nearer only because the molecule becomes one
+    that the guide does not understand, nothing is won."""
 
     def __post_init__(self) -> None:
         self.space: MoleculeSpace = self.generator.space(np.array([len(s["positions"][0]) for s in self.begin]))
@@ -136,10 +144,12 @@ class _Part:
         mask = self.space.mask[index]
         soft = endpoint["types"]
         hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) * mask[..., None]
-        said = self.guide({**endpoint, "types": hard + soft - soft.detach()}, mask)
+        each = self.guide.each({**endpoint, "types": hard + soft - soft.detach()}, mask)
+        said, problem = self.guide.network.mean(each), self.problem[index.cpu().numpy()]
+        miss = problem.expected_miss(said, self.guide.expected_errors(self.guide.network.doubt(each)))
         made = decode(endpoint, mask, self.generator.vocabulary)
-        value = self.problem[index.cpu().numpy()].residual(said[:, self.problem.columns])
-        return value, is_whole(made) & self.conditions(made)
+        fit = is_whole(made) & self.conditions(made) & (miss <= self.expected.to(miss)[index])
+        return problem.residual(said[:, problem.columns]), fit
 
     def improve(self, residual: Tensor, norm: Tensor, batch: MoleculeBatch, budget: Budget,
                 rng: torch.Generator) -> Root:

@@ -12,16 +12,17 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from molflow import provenance
 from molflow.data.prior import Prior
-from molflow.molecules.labels import DRUGLIKE
-from molflow.nn.property import PROPERTIES
+from molflow.nn.property import READ
 from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
 from molflow.training.properties import PropertyTask
 from molflow.training.reflow import ReflowTask
+from molflow.training.signals import SignalTask
 
 
 @rank_zero_only
-def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, metrics: dict[str, Any]) -> None:
+def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, path: Path,
+           metrics: dict[str, Any]) -> None:
     """Write the averaged weights of the run in ``run_folder`` to ``path`` (safetensors) with their card.
 
     Where several processes train together, the first of them does it.
@@ -35,10 +36,10 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
     run = task.config.run
     training = {
         "data": task.store.source,
-        "part": run.part,
+        **({} if isinstance(task, SignalTask) else {"part": run.part}),
         **({"pairs": task.pairs.source} if isinstance(task, ReflowTask) else {}),
-        "molecules_seen": saved["molecules"],
-        "molecules_planned": run.molecules,
+        f"{task.store.unit}_seen": saved["molecules"],
+        f"{task.store.unit}_planned": run.molecules,
         "hours": round(saved["seconds"] / 3600, 3),
         "settings": settings,
         # a card travels: of an absolute path only the name says anything elsewhere
@@ -46,9 +47,12 @@ def export(task: GeneratorTask | PropertyTask, run_folder: Path, path: Path, met
         "commit": provenance.commit(),
         "machine": provenance.machine(),
     }
-    # of QM9's twelve those that one designs for
-    names = PROPERTIES if run.data == "qm9" else tuple(DRUGLIKE)
-    kind = "generator" if isinstance(task, GeneratorTask) else "property"
-    prior = Prior.of(task.store, task.store.parts()[run.part], names).to_json() if kind == "generator" else None
-    save_weights(path, task.network.to(getattr(torch, run.weights)),
-                 Card(kind, network, training, metrics, prior, dataclasses.asdict(task.vocabulary), names))
+    if isinstance(task, SignalTask):
+        card = Card("signal", network, training, metrics)
+    elif isinstance(task, PropertyTask):
+        card = Card("property", network, training, metrics, vocabulary=dataclasses.asdict(task.vocabulary),
+                    properties=task.properties)
+    else:
+        prior = Prior.of(task.store, task.store.parts()[run.part], READ[task.config.data])
+        card = Card("generator", network, training, metrics, prior.to_json(), dataclasses.asdict(task.vocabulary))
+    save_weights(path, task.network.to(getattr(torch, run.weights)), card)

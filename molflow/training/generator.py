@@ -36,7 +36,7 @@ class GeneratorTask:
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.config.run.seed)
-        self.vocabulary = VOCABULARIES[self.config.run.data]
+        self.vocabulary = VOCABULARIES[self.config.data]
         self.classes = {"types": self.vocabulary.elements, "charges": self.vocabulary.charges,
                         "bonds": self.vocabulary.bonds}
         self.network = VelocityNetwork(self.vocabulary, self.config.network)

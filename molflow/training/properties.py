@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from molflow.data.store import MoleculeStore
 from molflow.molecules.elements import VOCABULARIES
-from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION
 from molflow.molecules.state import centre, encode
-from molflow.nn.property import PROPERTIES, RESOLUTION, PropertyNetwork
+from molflow.nn.property import READ, RESOLUTION, PropertyNetwork
 from molflow.training.batches import Buckets
 from molflow.training.config import PropertyTraining
 from molflow.training.task import Batch
@@ -29,9 +28,9 @@ class PropertyTask:
         torch.manual_seed(run.seed)
         split = self.store.parts()
         members = torch.as_tensor(split[run.part])
-        self.properties = PROPERTIES if run.data == "qm9" else tuple(DRUGLIKE)
+        self.properties = READ[self.config.data]
         self.targets = self.store.columns(self.properties)
-        self.vocabulary = VOCABULARIES[run.data]
+        self.vocabulary = VOCABULARIES[self.config.data]
         self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network, self.properties)
         self.network.set_composition(self._counts(members), self.targets[members])
         self.buckets = Buckets(members, self.store.sizes[members], run.batch_size, run.seed)
@@ -55,8 +54,7 @@ class PropertyTask:
         """Mean absolute error of each property over its resolution, averaged over all of them."""
         error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
         # numbers one by one: a tensor made of a list would be copied to the GPU, and waited for
-        scales = RESOLUTION | DRUGLIKE_RESOLUTION
-        each = [miss / scales[name] for miss, name in zip(error.abs().mean(0), self.properties, strict=True)]
+        each = [miss / RESOLUTION[name] for miss, name in zip(error.abs().mean(0), self.properties, strict=True)]
         return torch.stack(each).mean(), {}
 
     @torch.no_grad()

@@ -76,7 +76,7 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
         (out / "config.json").write_text(json.dumps(dataclasses.asdict(task.config), indent=1))
     feed = Feed(task, fabric, range(step * world + rank, total * world, world))
     begun = saved_at = judged_at = time.monotonic()
-    bar = tqdm(total=total * at_once, initial=step * at_once, unit="mol", smoothing=0.05,
+    bar = tqdm(total=total * at_once, initial=step * at_once, unit=" seen", smoothing=0.05,
                disable=not fabric.is_global_zero, mininterval=2)
     learner.network.train()
     for batch in feed:
@@ -115,8 +115,8 @@ def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     free = {"molecules", "compile", "workers", "weights", "checkpoint_minutes", "validate_minutes"}
 
     def fixed(config: dict[str, Any]) -> dict[str, Any]:
-        run = {"data": "qm9", "batches": "molecules"} | config["run"]  # older runs had no choice
-        return {**config, "run": {key: value for key, value in run.items() if key not in free}}
+        run = {"batches": "molecules", **config["run"]}  # older runs had no choice of these, nor of the data
+        return {"data": "qm9", **config, "run": {key: value for key, value in run.items() if key not in free}}
 
     if fixed(json.loads(json.dumps(now))) != fixed(before):
         raise ConfigError(f"the run in {out} has other settings: resume it with its own, {out / 'config.json'}")

@@ -38,9 +38,8 @@ def real() -> list[Molecule]:
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     size = VelocityConfig(layers=1, scalars=16, vectors=8, pairs=8, messages=8, heads=2, radial=8)
-    card = Card("generator", dataclasses.asdict(size), {"part": "train", "settings": {"run": {"data": "moses3d"}}},
-                prior=Prior((9, 12), (1, 2), {}, {}).to_json(), vocabulary=dataclasses.asdict(ELEMENTS),
-                properties=tuple(DRUGLIKE))
+    card = Card("generator", dataclasses.asdict(size), {"part": "train", "settings": {"data": "moses3d"}},
+                prior=Prior((9, 12), (1, 2), {}, {}).to_json(), vocabulary=dataclasses.asdict(ELEMENTS))
     save_weights(tmp_path / "w" / "generator.safetensors", VelocityNetwork(ELEMENTS, size), card)
     return tmp_path / "w"
 

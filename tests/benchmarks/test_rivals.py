@@ -167,7 +167,8 @@ def test_the_nearest_whole_run_is_taken_and_fewer_runs_are_the_first_of_more(qm9
     problem = Problem(("gap",), torch.tensor([[1.0], [6.0]]), torch.tensor([[1.0], [6.0]]), batch.sizes[[0, 3]].numpy())
     misses = problem[np.repeat([0, 1], 3)].residual(readings[:, [gap]]).norm(dim=1)
     history = torch.where(is_whole(batch), misses, torch.inf)[None]
-    pool = Found(batch, readings, torch.full((6,), 10), history, [{"row": torch.tensor([i])} for i in range(6)])
+    pool = Found(batch, readings, torch.zeros(6, 6), is_whole(batch), torch.full((6,), 10), history,
+                 [{"row": torch.tensor([i])} for i in range(6)])
     best = draws.nearest(pool, problem, 3)
     assert best.guide[:, gap].tolist() == [2.0, 5.5] and best.nfe.tolist() == [30, 30]
     assert [int(source["row"]) for source in best.sources] == [2, 5]
@@ -192,7 +193,7 @@ def test_the_benchmark_counts_every_molecule_and_goes_on_where_it_was(weights: P
     store = MoleculeStore.of(collate(qm9), torch.arange(len(qm9)), "test")
     store = dataclasses.replace(store, properties=torch.rand(len(qm9), len(PROPERTIES)), names=PROPERTIES)
     small = [i for i, molecule in enumerate(qm9) if len(molecule.numbers) <= 9]
-    monkeypatch.setattr(qm9_rivals, "load_qm9", lambda: store)
+    monkeypatch.setattr(qm9_rivals, "needed_qm9", lambda: store)
     monkeypatch.setattr(qm9_rivals, "qm9_split", lambda: {"half_b": np.array(small)})
     monkeypatch.setattr(qm9_rivals, "BUDGETS", (20, 30))
     monkeypatch.setattr(qm9_rivals, "BUDGET", Budget(draws=2, generations=0, gradients=0, steps=2))
@@ -222,7 +223,8 @@ def test_figures_by_hand(networks, qm9: list[Molecule]):
     columns = [PROPERTIES.index(name) for name in names]
     off = torch.tensor([[0.064, 0.043], [4 * 0.064, 0.0]])
     problem = Problem(names, said[:, columns] + off, said[:, columns] + off, batch.sizes.numpy())
-    found = Found(batch, said, torch.tensor([10, 30]), torch.zeros(1, 2), [])
+    found = Found(batch, said, torch.zeros(2, 6), torch.ones(2, dtype=torch.bool), torch.tensor([10, 30]),
+                  torch.zeros(1, 2), [])
     row = qm9_rivals.figures(found, problem, qm9_rivals.Setting(generator, guide, guide, 0), 4.0, 2.0, 30)
     assert row["error"] == pytest.approx((1 + 2) / 2, rel=1e-4) and row["hits"] == row["valid_hits"] == 0.5
     assert row["mae"]["gap"] == pytest.approx(2.5 * 0.064, rel=1e-4)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
+from rdkit import Chem, DataStructs
+from rdkit.Chem import AllChem
 
 from molflow.molecules import metrics
 from molflow.molecules.convert import Molecule, collate
+from molflow.molecules.similarity import diversity
 from molflow.molecules.stability import molecules_stable, stable_by_distance
 
 
@@ -44,6 +49,15 @@ def test_a_net_charge_is_no_fault_but_is_counted(star) -> None:
     ammonium, broken = star("N", 4, charge=1), star("C", 3)
     result = metrics.evaluate([star("O", 2), ammonium, broken, star("B", 4, charge=-1)])
     assert result[metrics.VALID] == 3 / 4 and result[metrics.NEUTRAL] == 1 / 3
+
+
+def test_diversity_is_one_less_the_mean_similarity_of_pairs(qm9: list[Molecule]) -> None:
+    prints = [AllChem.GetMorganFingerprintAsBitVect(Chem.MolFromSmiles(m.smiles), 2, 2048) for m in qm9]
+    pairs = [DataStructs.TanimotoSimilarity(a, b) for a, b in combinations(prints, 2)]
+    assert metrics.evaluate(qm9 + qm9[:5])[metrics.DIVERSITY] == pytest.approx(1 - sum(pairs) / len(pairs))
+    many = [f"{'C' * i}{'O' * j}" for i in range(1, 50) for j in range(1, 25)]
+    assert 0.1 < diversity(many) < 1  # more than are compared
+    assert diversity([]) == diversity(["CCO"]) == 0
 
 
 def test_nothing_valid_gives_zeros_and_nothing_at_all_an_error(star) -> None:

@@ -159,6 +159,15 @@ def test_a_hessian_leads_down_a_parabola_in_one_step(qm9: list[Molecule]) -> Non
     assert asked["right"] == asked["turned over"] == 2 < asked["none"]
 
 
+def test_a_relaxation_that_begins_elsewhere_is_told_from_the_molecule(qm9: list[Molecule]) -> None:
+    molecule = of_formula(qm9, "CH2O")
+    lowest = molecule.positions + 0.05 * np.random.default_rng(0).standard_normal(molecule.positions.shape)
+    calculator = Parabola(lowest, 10 * np.eye(molecule.positions.size))
+    found = relaxation.follow(molecule, calculator, method="parabola", version="", steps=200, start=lowest)
+    assert found.converged and calculator.asked == 2
+    assert found.strain == pytest.approx(5 * ((molecule.positions - lowest) ** 2).sum())
+
+
 def test_tblite_is_loaded_when_it_is_used_and_missed_in_one_line() -> None:
     code = """
 import sys

@@ -20,6 +20,7 @@ from rich.console import Console
 from molflow import report
 from molflow.designer import DesignRun
 from molflow.molecules.convert import Molecule
+from molflow.molecules.similarity import diversity
 
 GAP, THREE = {"gap": 5.0}, {"gap": 5.0, "alpha": 70.0, "mu": 1.5}
 SIX = {**THREE, "homo": -6.1, "lumo": -0.5, "cv": 30.0}
@@ -150,7 +151,8 @@ def test_summary_counts_every_molecule(designed):
     row = next(line for line in text.splitlines() if "gap" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "gap", "5 eV", "5.100 ± 0.652", "0.500", "0.650"]
-    assert "valid 4/5, unique 3/5, 180 NFE a molecule, 62 s" in text
+    differ = diversity({str(molecule.smiles) for molecule in run.molecules if molecule.is_valid})
+    assert f"valid 4/5, unique 3/5, diversity {differ:.2f}, 180 NFE a molecule, 62 s" in text
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -1,0 +1,30 @@
+"""Handwritten digits: MNIST's 10,000 test images in idx format (LeCun, Cortes & Burges), 28 x 28, grey."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from molflow.data.signals import SignalStore
+from molflow.data.store import DataError
+
+TRAIN = 9_000
+"""The first so many, in the file's order, are to train on; the rest is held out."""
+
+
+def read(folder: Path) -> SignalStore:
+    """The pictures of ``t10k-images-idx3-ubyte.gz`` in ``folder``. Raises DataError."""
+    path = folder / "t10k-images-idx3-ubyte.gz"
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error.__class__.__name__})") from None
+    magic, count, height, width = np.frombuffer(raw[:16], ">i4") if len(raw) >= 16 else (0, 0, 0, 0)
+    if magic != 2051 or len(raw) != 16 + count * height * width:
+        raise DataError(f"{path} is not a file of idx images")
+    pixels = np.frombuffer(raw, np.uint8, offset=16).reshape(count, 1, height, width)
+    pictures = torch.from_numpy(pixels.copy())
+    return SignalStore([pictures[:TRAIN]], [pictures[TRAIN:]], "MNIST, test part: first 9,000 of 10,000 images")

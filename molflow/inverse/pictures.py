@@ -1,0 +1,95 @@
+"""Picture files: PNG, JPEG and TIFF, grey or in colour, 8 or 16 bit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SUFFIXES = ".png", ".jpg", ".jpeg", ".tif", ".tiff"
+
+
+class FileError(ValueError):
+    """A file cannot be read, or is not what is wanted."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture: pixels (C, H, W) in [-1, 1], C 1 (grey) or 3 (red, green, blue), and the bits of its file."""
+
+    pixels: Tensor
+    bits: int
+
+
+def read(path: Path) -> Picture:
+    """Raises FileError where the file is missing, damaged, animated, transparent, or of another format."""
+    import cv2
+
+    if not path.is_file():
+        raise FileError(f"{path} does not exist")
+    if path.suffix.lower() not in SUFFIXES:
+        raise FileError(f"{path} is none of the picture formats {', '.join(SUFFIXES)}")
+    with _quiet():
+        if cv2.imcount(str(path)) > 1:
+            raise FileError(f"{path} is animated or has several pages: give one picture")
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        raise FileError(f"{path} cannot be read as a picture")
+    if raw.dtype not in (np.uint8, np.uint16):
+        raise FileError(f"{path} has pixels of type {raw.dtype}: only 8 and 16 bit are known")
+    if raw.ndim == 3 and raw.shape[2] != 3:
+        raise FileError(f"{path} has {raw.shape[2]} channels: only grey and colour without transparency are known")
+    raw = raw[None] if raw.ndim == 2 else raw[..., ::-1].transpose(2, 0, 1)
+    bits = 8 * raw.dtype.itemsize
+    return Picture(torch.from_numpy(raw.astype(np.float32) / ((2**bits - 1) / 2) - 1), bits)
+
+
+def write(path: Path, picture: Picture) -> None:
+    """Write under another name first. JPEG has 8 bits, whatever the picture has. Raises FileError for an unknown
+    format."""
+    import cv2
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise FileError(f"{path} is none of the picture formats {', '.join(SUFFIXES)}")
+    bits = 8 if path.suffix.lower() in (".jpg", ".jpeg") else picture.bits
+    whole = ((picture.pixels.cpu().clamp(-1, 1) + 1) * ((2**bits - 1) / 2)).round().numpy()
+    raw = whole.astype(np.uint16 if bits == 16 else np.uint8).transpose(1, 2, 0)[..., ::-1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")  # whose suffix says the format
+    try:
+        if not cv2.imwrite(str(part), np.ascontiguousarray(raw)):
+            raise FileError(f"{path} cannot be written")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_mask(path: Path, picture: Picture) -> Tensor:
+    """(1, 1, H, W) bool, true where ``picture`` is known: where the mask is dark. Raises FileError."""
+    mask = read(path).pixels.mean(0)
+    if mask.shape != picture.pixels.shape[1:]:
+        sizes = ["{1} x {0}".format(*x.shape[-2:]) for x in (mask, picture.pixels)]
+        raise FileError(f"the mask {path} is {sizes[0]} pixels, the picture {sizes[1]}")
+    known = mask < 0
+    if known.all() or not known.any():
+        raise FileError(f"the mask {path} is all {'dark' if known.all() else 'bright'}: bright is what is to be "
+                        "filled in")
+    return known[None, None]
+
+
+class _quiet:
+    """OpenCV without its own words on standard error."""
+
+    def __enter__(self) -> None:
+        import cv2
+
+        self.level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+    def __exit__(self, *error: object) -> None:
+        import cv2
+
+        cv2.utils.logging.setLogLevel(self.level)
