@@ -12,7 +12,7 @@ SMALL = PropertyConfig(layers=1, scalars=16, density=8, vectors=6, tensors=5)
 def test_every_member_is_asked_and_has_a_gradient(four) -> None:
     torch.manual_seed(0)
     members = [PropertyNetwork(5, SMALL) for _ in range(3)]
-    positions, mask = four.positions.float().requires_grad_(), four.mask
+    positions, mask = four.positions.clone().requires_grad_(), four.mask
     types = torch.rand(*mask.shape, 5)
     said = Ensemble(members)(positions, types, mask)
     assert said.shape == (3, 4, 6)
