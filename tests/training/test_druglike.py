@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow import cli
+from molflow.commands import train
 from molflow.data.records import Record, pack
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import Molecule, collate
@@ -45,14 +45,14 @@ def test_models_of_another_data_set(data: Path, qm9: list[Molecule], monkeypatch
     monkeypatch.setenv("MOLFLOW_DATA", str(data))
     (data / "flow.toml").write_text(FLOW)
     (data / "reader.toml").write_text(READER)
-    cli.train_generator(out=data / "flow", config=str(data / "flow.toml"), accelerator="cpu")
+    train.train_generator(out=data / "flow", config=str(data / "flow.toml"), accelerator="cpu")
     generator = Generator.load(data / "flow" / "generator.safetensors", "cpu")
     assert generator.vocabulary == ELEMENTS
     assert tuple(DRUGLIKE) == tuple(generator.prior.ranges)
     made = generator.sample(np.array([5, 9]), steps=2)
     assert set(made.numbers[made.mask].tolist()) <= set(ELEMENTS.elements)
 
-    cli.train_property(out=data / "reader", config=str(data / "reader.toml"), accelerator="cpu")
+    train.train_property(out=data / "reader", config=str(data / "reader.toml"), accelerator="cpu")
     predictor = Predictor.load(data / "reader" / "property.safetensors", "cpu")
     said = predictor.predict(collate(qm9[:6]))
     # what the composition says is known before anything is learnt
