@@ -113,7 +113,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     Raises:
         TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms``,
             ``formula`` or ``share`` out of range.
-        WeightsError: weights missing or damaged.
+        WeightsError: weights missing, damaged, or made for other molecules or properties.
         DeviceError: CUDA asked for and missing.
         NothingFound: no molecule meets the formula, the fragment or the lead.
         OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
@@ -142,6 +142,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     if fragment is not None and core is not None:
         check_fragment(core, fragment, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
+    for reader in (leader, judge):
+        reader.check_for(flow)
     atlas = Atlas.beside(flow)
     if atlas is not None:
         atlas = atlas.share(*share)

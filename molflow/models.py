@@ -207,6 +207,14 @@ class Predictor:
         fill(network if "members" in card.network else members[0], path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
+    def check_for(self, generator: Generator) -> None:
+        """Raise WeightsError where it cannot tell what one designs for, `PROPERTIES`, of a generator's molecules."""
+        if self.network.properties != PROPERTIES:
+            raise WeightsError(f"{self.path} reads {', '.join(self.network.properties)}, and one designs for "
+                               f"{', '.join(PROPERTIES)}")
+        if self.vocabulary.elements != generator.vocabulary.elements:
+            raise WeightsError(f"{self.path} knows other elements than {generator.path}")
+
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
         """Properties (B, P) of soft molecules, differentiable; columns as ``network.properties``."""
         return self.network.mean(self.each(endpoint, mask))

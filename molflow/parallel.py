@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -67,5 +68,6 @@ def _work(jobs: Sequence[Callable[[], Made]], wanted: Sequence[int], processes: 
 
 
 def start_alone() -> None:
-    """For a process that shares the machine with others like it: one thread."""
+    """For a process that shares the machine with others like it: one thread, and no word when all are interrupted."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before any library is there to read it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

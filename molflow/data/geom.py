@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ase.data import covalent_radii
 from rdkit import Chem, rdBase
 
 from molflow.data import safe_pickle
@@ -29,6 +30,7 @@ from molflow.data.shards import Made, Shards
 from molflow.data.store import PARTS, DataError, MoleculeStore
 from molflow.molecules.convert import Molecule, from_rdkit
 from molflow.molecules.druglike import scores
+from molflow.molecules.elements import GEOM_DRUGS
 from molflow.molecules.geometry import stretched
 from molflow.molecules.labels import DRUGLIKE
 
@@ -135,9 +137,16 @@ def from_msgpack(path: Path, conformers: int) -> Iterator[Entry]:
                 for _ in range(molecules):
                     smiles = unpacker.unpack()
                     kept = _lowest(unpacker.unpack()["conformers"], conformers)
-                    yield Entry(next(number), None, smiles, tuple(np.array(one["xyz"], float) for one in kept))
+                    yield Entry(next(number), None, smiles, tuple(_atoms(one["xyz"]) for one in kept))
             except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
                 raise DataError(f"{path} is damaged ({type(error).__name__}: {str(error)[:100]})") from None
+
+
+def _atoms(rows: Any) -> np.ndarray:
+    atoms = np.array(rows, float)
+    if atoms.ndim != 2 or atoms.shape[1] != 4 or not ((atoms[:, 0] > 0) & (atoms[:, 0] < len(covalent_radii))).all():
+        raise ValueError("xyz is not a list of atomic number, x, y, z")
+    return atoms
 
 
 def from_file(path: Path, conformers: int) -> tuple[PickledMol, ...]:
@@ -186,6 +195,9 @@ def checked(molecules: list[Molecule]) -> str:
     if not molecules:
         raise Unsound("no conformers")
     for molecule in molecules:
+        if not (set(molecule.numbers.tolist()) <= set(GEOM_DRUGS.elements)
+                and set(molecule.charges.tolist()) <= set(GEOM_DRUGS.charges)):
+            raise Unsound("an element or a charge that models of GEOM-Drugs do not know")
         if molecule.smiles is None:
             raise Unsound("an atom's valence is wrong or open")
         if "." in molecule.smiles:

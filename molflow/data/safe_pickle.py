@@ -180,8 +180,8 @@ def _mol(data: bytes) -> PickledMol:
 
 def _latin1(text: str, encoding: str) -> bytes:
     """How pickles of protocol 2 hold bytes."""
-    if encoding != "latin1":
-        raise Refused(f"asks for the encoding {encoding}, which GEOM does not need")
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused(f"asks for the encoding {str(encoding)[:100]}, which GEOM does not need")
     return text.encode("latin1")
 
 

@@ -88,6 +88,8 @@ class Shards:
             except BrokenProcessPool:
                 raise DataError("a process ended without a result, perhaps for lack of memory: run the same command "
                                 "again to go on, with fewer --workers") from None
+            finally:
+                pool.shutdown(cancel_futures=True)
         return number + 1
 
     def refused(self, count: int) -> Counter[str]:

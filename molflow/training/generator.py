@@ -48,7 +48,7 @@ class GeneratorTask:
         members = torch.as_tensor(rows)
         members = members[self.store.bonded[members]]
         run = self.config.run
-        return Buckets(members, self.store.sizes[members], run.batch_size, seed, equal_pairs=run.batches == "pairs")
+        return Buckets(members, self.store.sizes[members], run.batch_size, seed, run.batches == "pairs")
 
     def batch(self, step: int) -> Batch:
         return self._batch(self.buckets[step], [self.config.run.seed, step])
@@ -69,7 +69,7 @@ class GeneratorTask:
         return {
             "t": t,
             # batches of equal pairs differ in how many molecules they have, and each molecule is to count the same
-            "share": len(molecules) / self.config.run.batch_size,
+            "share": len(molecules) / self.buckets.batch_size,
             "alone": bool(torch.rand((), generator=generator) >= self.config.self_condition),
             "seed": generator.initial_seed(),
             "mask": mask,

@@ -40,7 +40,7 @@ class ReflowTask(GeneratorTask):
         run, number = self.config.run, torch.arange(len(self.pairs))
         apart = number % HELD_OUT == 0
         self.buckets, self.held_out = (
-            Buckets(members, self.pairs.sizes[members], min(run.batch_size, len(members)), seed)
+            Buckets(members, self.pairs.sizes[members], min(run.batch_size, len(members)), seed, run.batches == "pairs")
             for members, seed in ((number[~apart], run.seed), (number[apart], 0)))
 
     def _batch(self, members: Tensor, seed: list[int]) -> Batch:

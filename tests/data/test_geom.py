@@ -6,8 +6,10 @@ import io
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +143,28 @@ def test_a_stopped_run_goes_on_and_other_settings_do_not_mix(
     assert other.returncode == 2 and "other settings" in other.stderr and "Traceback" not in other.stderr
 
 
+def test_an_interrupted_run_says_no_more_than_that(molecules: dict[str, list[Chem.Mol]], tmp_path: Path) -> None:
+    """All its processes are interrupted, as by Ctrl-C in a terminal; what they had done stays."""
+    paracetamol = dict([next(iter(molecules.items()))])
+    rdkit_folder(tmp_path / "source", paracetamol)
+    for number in range(1, 300):
+        os.link(tmp_path / "source" / "drugs" / "000.pickle", tmp_path / "source" / "drugs" / f"{number:03}.pickle")
+    script = tmp_path / "script.py"
+    script.write_text("from molflow import cli\nfrom molflow.data import geom\ngeom.PART = 3\n"
+                      "if __name__ == '__main__':\n    cli.main()\n")
+    running = subprocess.Popen(
+        [sys.executable, script, "data", "prepare", "geom", "--source", tmp_path / "source", "--out",
+         tmp_path / "set.safetensors", "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "set.parts" / "00000.safetensors").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in err
+    assert not (tmp_path / "set.safetensors").exists()
+    assert all(MoleculeStore.load(part) for part in (tmp_path / "set.parts").glob("*.safetensors"))
+
+
 def test_a_hostile_file_is_named_and_refused(molecules: dict[str, list[Chem.Mol]], tmp_path: Path) -> None:
     class Nasty:
         def __reduce__(self) -> tuple:
@@ -160,6 +184,8 @@ def test_a_hostile_file_is_named_and_refused(molecules: dict[str, list[Chem.Mol]
 @pytest.mark.parametrize(("files", "words"), [
     ({}, "no known form"), ({"train_data.pickle": b"", "drugs_crude.msgpack": b""}, "several forms"),
     ({"drugs_crude.msgpack": b"\x81\xa1C\xc0"}, "damaged"), ({"train_data.pickle": b"\x80\x04}."}, "not a list"),
+    *(({"drugs_crude.msgpack": msgpack.packb({"C": {"conformers": [{"totalenergy": -1.0, "xyz": rows}]}})},
+       "is not a list") for rows in ([6.0, 0.0], [[6.0, 0.0, 0.0]], [[600.0, 0.0, 0.0, 0.0]])),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_said_in_a_line(files: dict[str, bytes], words: str, tmp_path: Path) -> None:
     from molflow.data import geom

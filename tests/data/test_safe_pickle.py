@@ -85,6 +85,7 @@ def test_nothing_a_file_says_is_run(protocol: int, read, tmp_path: Path) -> None
     b"cos\nsystem\n(S'echo'\ntR.", b"(ios\nsystem\nS'echo'\no.", b"\x80\x04cbuiltins\neval\n\x8c\x011\x85R.",
     b"\x80\x02crdkit.Chem.rdchem\nMol\n}\x8c\x08__init__K\x01sb.", b"\x80\x04]\x94h\x05a.", b"\x80\x04a.", b"", b"x",
     b"\x80\x04(((.", b"\x80\x04K\x01K\x02.", b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x82\x01.", b"P1\n.",
+    b"\x80\x02c_codecs\nencode\nK\x01X\x06\x00\x00\x00latin1\x86R.",
 ])  # fmt: skip
 def test_hand_written_and_damaged_ones_are_refused_in_a_line(data: bytes) -> None:
     with pytest.raises(Refused) as refusal:

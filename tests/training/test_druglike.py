@@ -10,10 +10,12 @@ import torch
 
 from molflow.commands import train
 from molflow.data.records import Record, pack
+from molflow.designer import design
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import Molecule, collate
 from molflow.molecules.elements import DRUGLIKE as ELEMENTS
 from molflow.molecules.labels import DRUGLIKE
+from molflow.nn.weights import WeightsError
 
 RUN = """
 data = "moses3d"
@@ -58,3 +60,8 @@ def test_models_of_another_data_set(data: Path, qm9: list[Molecule], monkeypatch
     # what the composition says is known before anything is learnt
     mass = torch.tensor([m.numbers.sum() for m in qm9[:6]]).float()
     torch.testing.assert_close(said[:, list(DRUGLIKE).index("mw")], mass, rtol=0.01, atol=0.1)
+
+    with pytest.raises(WeightsError, match=r"reads qed, .* designs for alpha"):
+        design({"gap": 5}, generator=generator.path, guide=predictor.path, device="cpu")
+    with pytest.raises(WeightsError, match="other elements"):
+        design({"gap": 5}, generator=generator.path, device="cpu")
