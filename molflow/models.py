@@ -78,7 +78,7 @@ class Generator:
             vocabulary = card.words()
             network = VelocityNetwork(vocabulary, VelocityConfig(**card.network))
             prior = Prior.from_json(card.prior or {})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
         fill(network, path)
         return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where, vocabulary)

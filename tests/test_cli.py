@@ -97,6 +97,17 @@ def test_damaged_weights(molflow, tiny_weights, tmp_path, content):
     assert not (tmp_path / "x.sdf").exists()
 
 
+@pytest.mark.parametrize("vocabulary", [3, "CNO", [1, 6], {"elements": 6}, {"elements": [1, 6]}, {"metals": [3]}])
+def test_damaged_cards(molflow, tiny_weights, tmp_path, vocabulary):
+    for name, command in (("generator", ["sample", "--out", tmp_path / "x.sdf", "--generator"]),
+                          ("guide", ["predict", REAL, "--model"])):
+        bad = tmp_path / f"{name}.safetensors"
+        bad.write_bytes(tiny_weights[name].read_bytes())
+        card = json.loads(tiny_weights[name].with_suffix(".json").read_text())
+        bad.with_suffix(".json").write_text(json.dumps(card | {"vocabulary": vocabulary}))
+        refused(molflow(*command, bad), f"{name}.json is damaged")
+
+
 def test_sample_predict_evaluate(molflow, tiny_weights, tmp_path):
     out = tmp_path / "s.sdf"
     assert molflow("sample", "-n", 3, "--atoms", 5, "--out", out, "--generator", tiny_weights["generator"]

@@ -51,10 +51,10 @@ class Card:
         return str(self.training.get("settings", {}).get("data", "qm9"))
 
     def words(self) -> Vocabulary:
-        """The vocabulary. Raises TypeError where the card's makes no sense."""
+        """The vocabulary. Raises TypeError or ValueError where the card's makes no sense."""
         if self.vocabulary is None:
             return QM9
-        return Vocabulary(**{key: tuple(values) for key, values in self.vocabulary.items()})
+        return Vocabulary(**{key: tuple(values) for key, values in dict(self.vocabulary).items()})
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:
