@@ -25,4 +25,6 @@ BENCHMARKS = {
     "audio-inverse": "benchmarks.audio_inverse",
     "source-gradient": "benchmarks.source_gradient",
     "campaign-kill": "benchmarks.campaign_kill",
+    "druglike-unconditional": "benchmarks.druglike_unconditional",
+    "scaling": "benchmarks.scaling",
 }

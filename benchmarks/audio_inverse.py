@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.charts import Series, panels
 from benchmarks.image_inverse import decibels, spelt
 from benchmarks.inverse import ours, sounds
-from benchmarks.inverse.metrics import log_spectral_distance, pesq, snr, stoi
+from benchmarks.inverse.metrics import log_spectral_distance, snr, stoi
 from benchmarks.inverse.problem import Method, Problem, linear
 from benchmarks.inverse.race import memory, race
 from benchmarks.inverse.rivals import dflow, flowchef, interpolation, ot_ode, pnp_flow, wavelets
@@ -75,7 +75,7 @@ def example(weights: Path, count: int) -> Problem:
 def judge(made: Tensor, clean: Tensor, problem: Problem) -> dict[str, Tensor | float]:
     everywhere = torch.ones(1, 1, 1, dtype=torch.bool)
     return {"snr": snr(made, clean, sounds.missing(problem)), "snr_of_all": snr(made, clean, everywhere),
-            "lsd": log_spectral_distance(made, clean), "stoi": stoi(made, clean), "pesq": pesq(made, clean)}
+            "lsd": log_spectral_distance(made, clean), "stoi": stoi(made, clean)}
 
 
 def show(made: Tensor) -> list[float]:
@@ -98,13 +98,13 @@ def tables(results: dict[str, Any]) -> list[Table]:
     for task, methods in results["tasks"].items():
         rows = [[METHODS[name].label, spelt(row["knobs"]), f"{decibels(row['snr'])} ± "
                  f"{number(row.get('snr_standard_error'), 1)}", decibels(row["snr_of_all"]), number(row["lsd"]),
-                 number(row["stoi"]), number(row["pesq"]), number(row["nfe"]), number(row["seconds"]),
+                 number(row["stoi"]), number(row["nfe"]), number(row["seconds"]),
                  number(row["cpu_seconds"]), number(results["memory_mb"].get(name))]
                 for name, measured in methods.items() for row in measured]
         found.append(Table(
             f"{task[0].upper()}{task[1:]}, {results['n']} clips of half a second",
-            ["", "knobs", "SNR, dB", "of all, dB", "LSD, dB", "STOI", "PESQ", "NFE", "s a clip", "processor s", "MB"],
+            ["", "knobs", "SNR, dB", "of all, dB", "LSD, dB", "STOI", "NFE", "s a clip", "processor s", "MB"],
             rows, f"Noise of {sounds.NOISE} ({sounds.MUCH} for denoising) of full scale, where speech has "
-            f"{LOUDNESS}. SNR of what was missing, and of the whole clip; log-spectral distance; STOI and PESQ (narrow "
-            "band, 1 to 4.5) of 16 clips one after the other. Memory: for each of 16 clips at once."))
+            f"{LOUDNESS}. SNR of what was missing, and of the whole clip; log-spectral distance; STOI of 16 clips one "
+            "after the other. Memory: for each of 16 clips at once."))
     return found

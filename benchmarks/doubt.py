@@ -24,7 +24,7 @@ GROUPS = 5
 SHAKES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Standard deviations in Å of what is added to each coordinate."""
 
-SCALE = torch.tensor(list(RESOLUTION.values()))
+SCALE = torch.tensor([RESOLUTION[name] for name in PROPERTIES])
 
 
 def run(*, n: int = 2000, seed: int = 0, device: str = "auto", weights: Path = SHIPPED) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 from benchmarks.distributions import Features, common
 from molflow.molecules.convert import Molecule, sanitise
+from molflow.molecules.labels import DRUGLIKE
 from molflow.nn.property import UNITS
 
 COLUMNS, KINDS = 4, 9  # plots side by side; kinds of bonds, and of angles, that are shown
-SYMBOL = {"alpha": "α", "gap": "gap", "homo": "HOMO", "lumo": "LUMO", "mu": "μ", "cv": "Cv"}
+SYMBOL = {"alpha": "α", "gap": "gap", "homo": "HOMO", "lumo": "LUMO", "mu": "μ", "cv": "Cv", "qed": "QED",
+          "logp": "log P", "tpsa": "polar surface", "sa": "synthetic accessibility", "mw": "molar mass"}
 _PANEL, _ACROSS = (250, 224), 6  # pixels of a structure with its legend; structures side by side
 _BROKEN = (1.0, 0.80, 0.78)
 
@@ -42,7 +44,8 @@ def histograms(made: Features, real: Features, strains: tuple[Sequence[float], S
     for kind in common(real.angles)[:KINDS]:
         add(f"angle at {kind}", "degrees", made.angles.get(kind, []), real.angles[kind])
     for name, values in real.properties.items():
-        add(SYMBOL[name], UNITS[name].replace("^3", "³"), made.properties.get(name, []), values)
+        unit = (UNITS | DRUGLIKE)[name].replace("^3", "³").replace("^2", "²")
+        add(SYMBOL[name], unit, made.properties.get(name, []), values)
     add("strain by xTB", "kcal/mol", *strains, log=True)
 
     rows = math.ceil(len(plots) / COLUMNS)
@@ -96,7 +99,7 @@ def _curves(axes: Axes, made: Sequence[float], real: Sequence[float], title: str
     if log:
         axes.xaxis.set_major_formatter(lambda value, _: f"{10**value:g}")
     axes.set_yticks([])
-    _label(axes, f"{title} / {unit}", "density")
+    _label(axes, f"{title} / {unit}" if unit else title, "density")
 
 
 def structures(molecules: Sequence[Molecule]) -> bytes:

@@ -20,7 +20,7 @@ from benchmarks.record import Parts
 from benchmarks.rivals import best_of_k, dflow, endpoint_guidance, flowgrad, unguided
 from benchmarks.rivals.draws import nearest, runs
 from benchmarks.tables import Picture, Table, number, percent
-from molflow.cli import live
+from molflow.commands.console import live
 from molflow.data.store import MoleculeStore, qm9_split
 from molflow.models import Generator, Predictor
 from molflow.molecules import metrics

@@ -20,7 +20,7 @@ from benchmarks.published import FIELD_FACTOR, FIELD_UNITS, FLOOR, TARGETS
 from benchmarks.record import Parts
 from benchmarks.rivals import best_of_k, unguided
 from benchmarks.tables import Table, number, percent
-from molflow.cli import live
+from molflow.commands.console import live
 from molflow.data.store import qm9_split
 from molflow.models import Generator, Predictor
 from molflow.molecules import metrics

@@ -66,14 +66,14 @@ def run(*, pictures: list[Picture], n: int = 10_000, seed: int = 0, device: str 
     rng = np.random.default_rng([seed, 1])  # the sizes are drawn with the seed alone
     known, training = None, None
     with processes() as pool:
-        made = examine(unbatch(batch), evaluator, pool, "generated")
+        made = examine(unbatch(batch), pool, "generated", evaluator)
         pair = {"generated": made}
         if store is not None:
             split = qm9_split()
             known = smiles_of(store, qm9_path(), split[part], pool)
-            pair["real"] = examine(unbatch(store.batch(torch.as_tensor(split["test"][:n]))), evaluator, pool, "test")
+            pair["real"] = examine(unbatch(store.batch(torch.as_tensor(split["test"][:n]))), pool, "test", evaluator)
             like = rng.choice(split[part], min(max(len(made.valid), 1), len(split[part])), replace=False)
-            training = examine(unbatch(store.batch(torch.as_tensor(like))), evaluator, pool, "training")
+            training = examine(unbatch(store.batch(torch.as_tensor(like))), pool, "training", evaluator)
         seconds["examining"] = time.perf_counter() - begun - sum(seconds.values())
         checks = {name: plausibility.measure(pool, draw(one.molecules, checked, rng), name)
                   for name, one in pair.items()}
@@ -113,12 +113,12 @@ def run(*, pictures: list[Picture], n: int = 10_000, seed: int = 0, device: str 
     }
 
 
-def examine(molecules: list[Molecule], evaluator: Predictor, pool: Executor, what: str) -> Examined:
-    """Of each its verdict and, if it is valid, its features; of all valid ones together their properties."""
+def examine(molecules: list[Molecule], pool: Executor, what: str, evaluator: Predictor | None = None) -> Examined:
+    """Of each its verdict and, if it is valid, its features; of all valid ones together what the evaluator sees."""
     done = spread(pool, distributions.examine, molecules, f"examining, {what}", chunk=50)
     judged, valid = [molecule for molecule, _ in done], [molecule for molecule, found in done if found]
     features = Features.total(found for _, found in done if found)
-    if valid:
+    if valid and evaluator:
         values = evaluator.predict(collate(valid)).T.tolist()
         features = replace(features, properties=dict(zip(PROPERTIES, values, strict=True)))
     return Examined(judged, valid, features)

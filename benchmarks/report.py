@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables import Table, number
-from molflow.cli import live
+from molflow.commands.console import live
 from molflow.designer import Budget, design
 from molflow.nn.weights import SHIPPED
 from molflow.report import write_report

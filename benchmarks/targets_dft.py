@@ -18,7 +18,7 @@ from benchmarks.published import FIELD_FACTOR, FIELD_UNITS
 from benchmarks.qm9_targets import BUDGET, wanted
 from benchmarks.record import Parts
 from benchmarks.tables import Table, number
-from molflow.cli import live
+from molflow.commands.console import live
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.geometry import keeps_bonds

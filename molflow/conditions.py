@@ -12,6 +12,7 @@ from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import Molecule, unbatch
+from molflow.molecules.elements import QM9, SYMBOL_OF
 from molflow.molecules.fragment import CLOSE, Fragment
 from molflow.molecules.similarity import fingerprint
 from molflow.targets import TargetError
@@ -19,12 +20,13 @@ from molflow.targets import TargetError
 Condition = Callable[[str], bool]
 """Says of a SMILES whether it will do."""
 
-VALENCE = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
-"""Of the elements that QM9 has, for counting."""
+VALENCE = {"H": 1, "B": 3, "C": 4, "N": 3, "O": 2, "F": 1, "Al": 3, "Si": 4, "P": 5, "S": 6, "Cl": 1, "As": 5, "Br": 1,
+           "I": 1, "Hg": 2, "Bi": 5}
+"""The highest of each element, for counting; its others differ by an even number."""
 
 
-def parse_formula(text: str) -> dict[str, int]:
-    """``C7H10O2`` -> ``{"C": 7, "H": 10, "O": 2}``.
+def parse_formula(text: str, elements: Sequence[int] = QM9.elements) -> dict[str, int]:
+    """``C7H10O2`` -> ``{"C": 7, "H": 10, "O": 2}``, of the atomic numbers that a model knows.
 
     Raises:
         TargetError: not a formula, with elements that the model does not know, or of which no closed-shell molecule can
@@ -32,11 +34,12 @@ def parse_formula(text: str) -> dict[str, int]:
     """
     text = text.strip()
     found: dict[str, int] = {}
+    known = [SYMBOL_OF[number] for number in elements]
     if not re.fullmatch(r"(?:[A-Z][a-z]?\d*)+", text):
         raise TargetError(f"cannot read {text!r} as a formula: write it as C7H10O2")
     for element, count in re.findall(r"([A-Z][a-z]?)(\d*)", text):
-        if element not in VALENCE:
-            raise TargetError(f"formula {text}: the model knows {', '.join(VALENCE)}, not {element}")
+        if element not in known:
+            raise TargetError(f"formula {text}: the model knows {', '.join(known)}, not {element}")
         found[element] = found.get(element, 0) + int(count or 1)
     if not all(found.values()):
         raise TargetError(f"formula {text}: leave out elements that occur 0 times")

@@ -113,7 +113,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     Raises:
         TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms``,
             ``formula`` or ``share`` out of range.
-        WeightsError: weights missing or damaged.
+        WeightsError: weights missing, damaged, or made for other molecules or properties.
         DeviceError: CUDA asked for and missing.
         NothingFound: no molecule meets the formula, the fragment or the lead.
         OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
@@ -127,9 +127,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
     if not 0 <= share[0] < share[1]:
         raise TargetError(f"there is no share {share[0]} of {share[1]}: they are counted from 0")
+    flow = Generator.load(generator, device)
     conditions = []
     if formula is not None:
-        composition = parse_formula(formula)
+        composition = parse_formula(formula, flow.vocabulary.elements)
         total = sum(composition.values())
         if atoms not in (None, total):
             raise TargetError(f"formula {formula} has {total} atoms, not {atoms}")
@@ -138,10 +139,11 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     if lead is not None:
         conditions.append(is_like(lead, similarity))
     core = None if fragment is None else Fragment.of(fragment)
-    flow = Generator.load(generator, device)
     if fragment is not None and core is not None:
         check_fragment(core, fragment, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
+    for reader in (leader, judge):
+        reader.check_for(flow)
     atlas = Atlas.beside(flow)
     if atlas is not None:
         atlas = atlas.share(*share)

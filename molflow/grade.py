@@ -13,13 +13,13 @@ from molflow.molecules.convert import Molecule, collate
 from molflow.molecules.elements import Vocabulary
 from molflow.molecules.io import Molecules, read
 from molflow.molecules.metrics import evaluate as _metrics
-from molflow.nn.property import PROPERTIES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 def predict(molecules: Molecules, *, model: Path | str = "evaluator", device: str = "auto") -> pd.DataFrame:
-    """Six properties of each molecule: ``alpha`` Bohr³, ``gap`` ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K).
+    """What a network says of molecules: ``alpha`` Bohr³, ``gap`` ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K),
+    or the scores that another one has learnt.
 
     Molecules with elements that the network has not seen, or no atoms, get no numbers (NaN) and a ``note``.
 
@@ -37,7 +37,7 @@ def predict(molecules: Molecules, *, model: Path | str = "evaluator", device: st
     known = set(predictor.vocabulary.elements)
     strange = [sorted(set(m.numbers.tolist()) - known) for m in read_in]
     fit = [i for i, elements in enumerate(strange) if not elements]
-    table = pd.DataFrame(float("nan"), index=range(len(read_in)), columns=list(PROPERTIES))
+    table = pd.DataFrame(float("nan"), index=range(len(read_in)), columns=list(predictor.network.properties))
     if fit:
         table.loc[fit] = predictor.predict(collate([read_in[i] for i in fit])).double().numpy()
     table.insert(0, "smiles", [m.smiles for m in read_in])

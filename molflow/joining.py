@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from molflow import provenance
-from molflow.data.store import MoleculeStore, qm9_split
+from molflow.data.store import MoleculeStore
 from molflow.models import EXPECTED, Predictor
 from molflow.nn.ensemble import Ensemble
-from molflow.nn.ensemble import doubt as spread
-from molflow.nn.property import PROPERTIES, RESOLUTION
+from molflow.nn.property import RESOLUTION
 from molflow.nn.weights import Card, WeightsError, save_weights
 
 CPU = torch.device("cpu")
@@ -27,49 +27,53 @@ HELD_OUT = 2000
 def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, Any]:
     """Write the networks of several files as one guide or evaluator to ``out``, with a card; returns its metrics.
 
+    Args:
+        store: the data that they were trained on.
     Raises:
         WeightsError: fewer than two files, networks of different sizes, or trained on different molecules.
+        DataError: the data are others.
     """
     loaded = [Predictor.load(path, "cpu") for path in paths]
-    networks = [member for one in loaded for member in one.network.members]
+    networks: list[Any] = [member for one in loaded for member in one.network.members]
     if len(networks) < 2:
         raise WeightsError("an ensemble needs at least two networks")
     first = {key: value for key, value in loaded[0].card.network.items() if key != "members"}
     for one in loaded[1:]:
         if {key: value for key, value in one.card.network.items() if key != "members"} != first:
             raise WeightsError(f"{one.path} holds a network of other sizes than {loaded[0].path}")
-        if one.card.training.get("part") != loaded[0].card.training.get("part"):
+        if any(one.card.training.get(key) != loaded[0].card.training.get(key) for key in ("data", "part")):
             raise WeightsError(f"{one.path} was trained on other molecules than {loaded[0].path}")
     trained = [one.card.training for one in loaded]
     training = {**trained[0], "members": trained, "commit": provenance.commit(), "machine": provenance.machine(),
                 "command": " ".join(["molflow train join", *(path.name for path in paths)]),
                 **{key: sum(one.get(key, 0) for one in trained) for key in ("molecules_seen", "hours")}}
-    network = {**first, "members": len(networks)}
-    members = torch.as_tensor(qm9_split()["valid"])[:HELD_OUT]
-    batch, truth = store.batch(members), store.columns(PROPERTIES)[members]
-    alone = torch.stack([Predictor(Ensemble([one]), Card("property", network), out, CPU).predict(batch)
-                         for one in networks])
-    ensemble = Ensemble(networks, best_weights(alone, truth))
-    error, doubt = (ensemble.mean(alone) - truth).abs(), spread(alone)
-    metrics: dict[str, Any] = dict(zip(PROPERTIES, error.double().mean(0).tolist(), strict=True))
-    metrics[EXPECTED] = expected_errors(doubt, error)
-    save_weights(out, ensemble, Card("property", network, training, metrics))
-    return metrics
+    names, vocabulary = loaded[0].network.properties, loaded[0].vocabulary
+    card = Card("property", {**first, "members": len(networks)}, training,
+                vocabulary=dataclasses.asdict(vocabulary), properties=names)
+    members = torch.as_tensor(store.parts()["valid"])[:HELD_OUT]
+    batch, truth = store.batch(members), store.columns(names)[members]
+    alone = torch.stack([Predictor(Ensemble([one]), card, out, CPU, vocabulary).predict(batch) for one in networks])
+    ensemble = Ensemble(networks, best_weights(alone, truth, names))
+    error, doubt = (ensemble.mean(alone) - truth).abs(), ensemble.doubt(alone)
+    card.metrics.update(zip(names, error.double().mean(0).tolist(), strict=True))
+    card.metrics[EXPECTED] = expected_errors(doubt, error, names)
+    save_weights(out, ensemble, card)
+    return card.metrics
 
 
-def best_weights(said: Tensor, truth: Tensor) -> list[float]:
-    """For each of M networks a weight, none below 0 and 1 in all, with which what they say (M, B, 6) is nearest the
-    truth (B, 6), in the resolution's units and in squares."""
-    scaled = (said - truth) / torch.tensor(list(RESOLUTION.values()))
+def best_weights(said: Tensor, truth: Tensor, names: Sequence[str]) -> list[float]:
+    """For each of M networks a weight, none below 0 and 1 in all, with which what they say (M, B, P) of the properties
+    of these names is nearest the truth (B, P), in the resolution's units and in squares."""
+    scaled = (said - truth) / torch.tensor([RESOLUTION[name] for name in names])
     first, rest = scaled[0].flatten().double(), scaled[1:].flatten(1).double()
     weights = nnls((first - rest).T.numpy(), first.numpy())[0]
     weights = weights / max(1.0, weights.sum())
     return [1 - weights.sum(), *weights]
 
 
-def expected_errors(doubt: Tensor, error: Tensor) -> dict[str, list[float]]:
-    """For each property the a and b, neither below 0, of |error| = a + b doubt that fit doubts (B,) and errors (B, 6)
+def expected_errors(doubt: Tensor, error: Tensor, names: Sequence[str]) -> dict[str, list[float]]:
+    """For each property the a and b, neither below 0, of |error| = a + b doubt that fit doubts (B,) and errors (B, P)
     best."""
     design = torch.stack([torch.ones_like(doubt), doubt], 1).double().numpy()
     return {name: nnls(design, column.double().numpy())[0].tolist()
-            for name, column in zip(PROPERTIES, error.unbind(1), strict=True)}
+            for name, column in zip(names, error.unbind(1), strict=True)}

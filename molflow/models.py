@@ -15,10 +15,10 @@ from molflow.flow.solvers import VelocityField, integrate, time_grid
 from molflow.flow.source import Flow
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
-from molflow.molecules.elements import QM9, Vocabulary
+from molflow.molecules.elements import Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
-from molflow.nn.ensemble import Ensemble, doubt
+from molflow.nn.ensemble import Ensemble
 from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
@@ -36,6 +36,9 @@ LIKELIHOOD_TIME = 0.97
 """Where the flow is stopped for a log-likelihood: positions are known to (1 - t) / t = 0.03 Å there, and noise would
 have to reach 23 standard deviations to turn a class into another."""
 
+
+PAIRS = 128 * 64**2
+"""Of atoms, at most in what is sampled at once."""
 
 EXPECTED = "expected"
 """Under this name a card says what errors to expect of readings: for each property a and b of a + b doubt."""
@@ -63,7 +66,7 @@ class Generator:
     card: Card
     path: Path
     device: torch.device
-    vocabulary: Vocabulary = QM9
+    vocabulary: Vocabulary
 
     @classmethod
     def load(cls, path: Path | None = None, device: str = "auto") -> Generator:
@@ -72,12 +75,13 @@ class Generator:
         path = path or SHIPPED / "generator.safetensors"
         card = read_card(path, "generator")
         try:
-            network = VelocityNetwork(QM9, VelocityConfig(**card.network))
+            vocabulary = card.words()
+            network = VelocityNetwork(vocabulary, VelocityConfig(**card.network))
             prior = Prior.from_json(card.prior or {})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
         fill(network, path)
-        return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where)
+        return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where, vocabulary)
 
     def space(self, sizes: np.ndarray | Tensor) -> MoleculeSpace:
         """Where the source points of molecules of these sizes (B,) live."""
@@ -111,7 +115,11 @@ class Generator:
         rng = torch.Generator().manual_seed(seed)
         order = np.argsort(sizes, kind="stable")
         made: list[MoleculeBatch] = []
-        for part in np.array_split(order, max(1, -(-len(order) // chunk))):
+        parts = np.array_split(order, max(1, -(-len(order) // chunk)))
+        # large molecules fewer at a time: what a flow keeps in memory goes with the pairs
+        parts = [some for part in parts
+                 for some in np.array_split(part, max(1, -(-len(part) * int(sizes[part].max()) ** 2 // PAIRS)))]
+        for part in parts:
             space = self.space(sizes[part])
             state = self.flow(space, steps=steps)(space.noise(rng), torch.arange(len(part), device=self.device))
             made.append(decode(state, space.mask, self.vocabulary).to("cpu"))
@@ -179,7 +187,7 @@ class Predictor:
     card: Card
     path: Path
     device: torch.device
-    vocabulary: Vocabulary = QM9
+    vocabulary: Vocabulary
 
     @classmethod
     def load(cls, path: Path | str = "evaluator", device: str = "auto") -> Predictor:
@@ -189,30 +197,40 @@ class Predictor:
         card = read_card(path, "property")
         settings = dict(card.network)
         try:
+            vocabulary, properties = card.words(), tuple(card.properties or PROPERTIES)
             count = int(settings.pop("members", 1))
-            members = [PropertyNetwork(len(QM9.elements), PropertyConfig(**settings)) for _ in range(count)]
+            members = [PropertyNetwork(len(vocabulary.elements), PropertyConfig(**settings), properties)
+                       for _ in range(count)]
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
         network = Ensemble(members)
         fill(network if "members" in card.network else members[0], path)
-        return cls(network.eval().requires_grad_(False).to(where), card, path, where)
+        return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
+
+    def check_for(self, generator: Generator) -> None:
+        """Raise WeightsError where it cannot tell what one designs for, `PROPERTIES`, of a generator's molecules."""
+        if self.network.properties != PROPERTIES:
+            raise WeightsError(f"{self.path} reads {', '.join(self.network.properties)}, and one designs for "
+                               f"{', '.join(PROPERTIES)}")
+        if self.vocabulary.elements != generator.vocabulary.elements:
+            raise WeightsError(f"{self.path} knows other elements than {generator.path}")
 
     def __call__(self, endpoint: State, mask: Tensor) -> Tensor:
-        """Properties (B, 6) of soft molecules, differentiable; columns as ``molflow.nn.property.PROPERTIES``."""
+        """Properties (B, P) of soft molecules, differentiable; columns as ``network.properties``."""
         return self.network.mean(self.each(endpoint, mask))
 
     def each(self, endpoint: State, mask: Tensor) -> Tensor:
-        """What every network of it says, (M, B, 6)."""
+        """What every network of it says, (M, B, P)."""
         return self.network(endpoint["positions"], endpoint["types"], mask)
 
     def predict(self, batch: MoleculeBatch, chunk: int = 200) -> Tensor:
-        """Properties (B, 6) of decoded molecules, on the CPU. Raises ValueError for an element not in QM9."""
+        """Properties (B, P) of decoded molecules, on the CPU. Raises ValueError for an element it does not know."""
         return self.read(batch, chunk)[0]
 
     @torch.no_grad()
     def read(self, batch: MoleculeBatch, chunk: int = 200) -> tuple[Tensor, Tensor]:
-        """As `predict`, and the networks' doubt (B,) of each molecule, see `molflow.nn.ensemble.doubt`."""
-        said = torch.empty(len(self.network.members), len(batch), len(PROPERTIES))
+        """As `predict`, and the networks' doubt (B,) of each molecule, see `Ensemble.doubt`."""
+        said = torch.empty(len(self.network.members), len(batch), len(self.network.properties))
         for part in batch.sizes.argsort().split(chunk):
             some = batch[part]
             width = int(some.sizes.max())
@@ -220,11 +238,11 @@ class Predictor:
                                  some.bonds[:, :width, :width]).to(self.device)
             types = encode(some, self.vocabulary)["types"].float()
             said[:, part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
-        return self.network.mean(said), doubt(said)
+        return self.network.mean(said), self.network.doubt(said)
 
     def expected_errors(self, doubts: Tensor) -> Tensor:
-        """The errors (B, 6) to expect where the networks' doubts are (B,), as measured on molecules that they had not
+        """The errors (B, P) to expect where the networks' doubts are (B,), as measured on molecules that they had not
         seen; 0 where that was not measured."""
         known = self.card.metrics.get(EXPECTED, {})
-        a, b = torch.tensor([known.get(name, (0.0, 0.0)) for name in PROPERTIES]).to(doubts).T
+        a, b = torch.tensor([known.get(name, (0.0, 0.0)) for name in self.network.properties]).to(doubts).T
         return a + b * doubts[..., None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -45,7 +46,7 @@ def _work(jobs: Sequence[Callable[[], Made]], wanted: Sequence[int], processes: 
           tell: Callable[[float], None] | None) -> list[int]:
     """Put results into ``done`` until all wanted are there or a process has died; those that were at work then."""
     queue = iter(wanted)
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), start_alone) as pool:
         working = {pool.submit(jobs[i]): i for i in islice(queue, processes)}
         try:
             while working:
@@ -66,5 +67,7 @@ def _work(jobs: Sequence[Callable[[], Made]], wanted: Sequence[int], processes: 
     return []
 
 
-def _start() -> None:
+def start_alone() -> None:
+    """For a process that shares the machine with others like it: one thread, and no word when all are interrupted."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before any library is there to read it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

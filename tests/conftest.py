@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from molflow.cli import main
 from molflow.data.prior import BINS, Prior
 from molflow.molecules.convert import Molecule
 from molflow.molecules.elements import QM9
@@ -21,6 +25,26 @@ from molflow.nn.weights import Card, save_weights
 # Time limits on single examples would only measure how busy the machine is.
 settings.register_profile("molflow", deadline=None)
 settings.load_profile("molflow")
+
+
+@pytest.fixture
+def molflow(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+            ) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The shell's command, but in this process: what a user would see as a traceback is an exception here."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with monkeypatch.context() as during:
+            during.setattr(sys, "argv", ["molflow", *map(str, words)])
+            if cwd is not None:
+                during.chdir(cwd)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(words, ended.value.code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

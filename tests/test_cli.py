@@ -1,11 +1,13 @@
-"""The real command, in a process of its own, as a user would meet it."""
+"""The real command as a user would meet it: what it writes, what it refuses, how it ends."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +18,6 @@ from molflow import likelihood
 from molflow.molecules.io import write_sdf
 
 REAL = Path(__file__).parent / "molecules" / "qm9_sample.sdf"
-
-
-def molflow(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "molflow.cli", *map(str, arguments)], capture_output=True, text=True,
-                          cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, check=False)
 
 
 def models(weights: dict[str, Path]) -> list[object]:
@@ -35,7 +32,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str, status: int =
         assert word in result.stderr
 
 
-def test_design_writes_everything_and_can_be_repeated(tiny_weights, tmp_path):
+def test_design_writes_everything_and_can_be_repeated(molflow, tiny_weights, tmp_path):
     def command(out):
         return molflow("design", "--target", "gap=5.0eV", "--target", "mu=1", "-n", 2, "--seed", 3, "--draws", 2,
                        "--generations", 1, "--gradients", 1, "--device", "cpu", "--out", out, *models(tiny_weights))
@@ -73,13 +70,13 @@ def test_design_writes_everything_and_can_be_repeated(tiny_weights, tmp_path):
     (["--target", "gap=5", "--fragment", "none.sdf"], ["none.sdf"]),
     (["--target", "gap=5", "--device", "tpu"], ["tpu"]),
 ])
-def test_bad_input_to_design(tiny_weights, tmp_path, arguments, words):
+def test_bad_input_to_design(molflow, tiny_weights, tmp_path, arguments, words):
     out = tmp_path / "out"
     refused(molflow("design", *arguments, "--out", out, *models(tiny_weights)), *words)
     assert not out.exists()
 
 
-def test_a_target_outside_what_was_seen_warns_and_goes_on(tiny_weights, tmp_path):
+def test_a_target_outside_what_was_seen_warns_and_goes_on(molflow, tiny_weights, tmp_path):
     result = molflow("design", "--target", "gap=40", "-n", 1, "--draws", 1, "--generations", 0, "--gradients", 0,
                      "--out", tmp_path / "o",
                      *models(tiny_weights))
@@ -88,7 +85,7 @@ def test_a_target_outside_what_was_seen_warns_and_goes_on(tiny_weights, tmp_path
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", None])
-def test_damaged_weights(tiny_weights, tmp_path, content):
+def test_damaged_weights(molflow, tiny_weights, tmp_path, content):
     bad = tmp_path / "generator.safetensors"
     whole = tiny_weights["generator"].read_bytes()
     bad.write_bytes(whole[: len(whole) // 2] if content is None else content)
@@ -100,7 +97,18 @@ def test_damaged_weights(tiny_weights, tmp_path, content):
     assert not (tmp_path / "x.sdf").exists()
 
 
-def test_sample_predict_evaluate(tiny_weights, tmp_path):
+@pytest.mark.parametrize("vocabulary", [3, "CNO", [1, 6], {"elements": 6}, {"elements": [1, 6]}, {"metals": [3]}])
+def test_damaged_cards(molflow, tiny_weights, tmp_path, vocabulary):
+    for name, command in (("generator", ["sample", "--out", tmp_path / "x.sdf", "--generator"]),
+                          ("guide", ["predict", REAL, "--model"])):
+        bad = tmp_path / f"{name}.safetensors"
+        bad.write_bytes(tiny_weights[name].read_bytes())
+        card = json.loads(tiny_weights[name].with_suffix(".json").read_text())
+        bad.with_suffix(".json").write_text(json.dumps(card | {"vocabulary": vocabulary}))
+        refused(molflow(*command, bad), f"{name}.json is damaged")
+
+
+def test_sample_predict_evaluate(molflow, tiny_weights, tmp_path):
     out = tmp_path / "s.sdf"
     assert molflow("sample", "-n", 3, "--atoms", 5, "--out", out, "--generator", tiny_weights["generator"]
                    ).returncode == 0
@@ -116,7 +124,7 @@ def test_sample_predict_evaluate(tiny_weights, tmp_path):
     assert figures["n"] == 61 and figures["valid"] == 1.0
 
 
-def test_likelihood_writes_what_the_function_returns(tiny_weights, qm9, tmp_path):
+def test_likelihood_writes_what_the_function_returns(molflow, tiny_weights, qm9, tmp_path):
     file, table = tmp_path / "few.sdf", tmp_path / "table.csv"
     write_sdf(file, qm9[:3])
     options = ["--steps", 2, "--draws", 3, "--seed", 5, "--generator", tiny_weights["generator"]]
@@ -134,7 +142,7 @@ def test_likelihood_writes_what_the_function_returns(tiny_weights, qm9, tmp_path
     assert printed.returncode == 0 and len(printed.stdout.splitlines()) == 4
 
 
-def test_molecules_beyond_the_flow_get_a_note_and_no_number(tiny_weights, qm9, tmp_path):
+def test_molecules_beyond_the_flow_get_a_note_and_no_number(molflow, tiny_weights, qm9, tmp_path):
     odd = REAL.read_text().split("$$$$\n")[0].replace(" C   0", " Si  0")  # silane out of methane
     write_sdf(tmp_path / "real.sdf", qm9[1:2])
     both = tmp_path / "both.sdf"
@@ -154,13 +162,13 @@ def test_molecules_beyond_the_flow_get_a_note_and_no_number(tiny_weights, qm9, t
     ([REAL, "--draws", 0], ["draws"]),
     ([REAL, "--generator", "none.safetensors"], ["none.safetensors"]),
 ])
-def test_bad_input_to_likelihood(tmp_path, arguments, words):
+def test_bad_input_to_likelihood(molflow, tmp_path, arguments, words):
     (tmp_path / "no.sdf").write_text("this is not a molecule file\n")
     refused(molflow("likelihood", *arguments, "--out", tmp_path / "t.csv", cwd=tmp_path), *words)
     assert [p.name for p in tmp_path.iterdir()] == ["no.sdf"]
 
 
-def test_broken_records_are_skipped_counted_and_named(tmp_path):
+def test_broken_records_are_skipped_counted_and_named(molflow, tmp_path):
     records = REAL.read_text().split("$$$$\n")
     records[1] = records[1].replace("V2000", "V9999")
     broken = tmp_path / "broken.sdf"
@@ -175,7 +183,7 @@ def test_broken_records_are_skipped_counted_and_named(tmp_path):
     refused(molflow("predict", tmp_path / "missing.sdf"), "missing.sdf")
 
 
-def test_data_and_training_say_what_is_missing(tmp_path):
+def test_data_and_training_say_what_is_missing(molflow, tmp_path):
     refused(molflow("data", "prepare", "qm7"), "qm9")
     refused(molflow("data", "prepare", "qm9", "--source", tmp_path, "--out", tmp_path / "q.safetensors"), "qm9_part1")
     refused(molflow("train", "generator", "--data", tmp_path / "q.safetensors", "--out", tmp_path / "run"), "prepare")
@@ -184,5 +192,50 @@ def test_data_and_training_say_what_is_missing(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.toml"]
 
 
-def test_an_unknown_command_is_a_usage_error():
+def test_an_unknown_command_is_a_usage_error(molflow):
     refused(molflow("fly"), "fly")
+
+
+# ---- in a process of its own -----------------------------------------------------------------------------------------
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def begin(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "molflow.cli", *map(str, arguments)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def test_the_command_that_is_installed() -> None:
+    """As the script that pip makes of `[project.scripts]` runs it."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    module, function = project["scripts"]["molflow"].split(":")
+    done = subprocess.run([sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())",
+                           "evaluate", REAL, "--json"], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n"] == 61 and done.stderr == ""
+
+
+def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:
+    running = begin("predict", tmp_path / "missing.sdf")
+    out, err = running.communicate()
+    assert running.returncode == 2 and out == ""
+    assert err.startswith("molflow: ") and "missing.sdf" in err and err.count("\n") == 1
+
+
+def test_an_interrupt_is_no_traceback(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.sdf"
+    os.mkfifo(pipe)
+    running = begin("evaluate", pipe)
+    with pipe.open("w"):  # waits until the command reads
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate()
+    assert running.returncode == 130 and "Traceback" not in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(tiny_weights: dict[str, Path]) -> None:
+    running = begin("predict", REAL, "--model", tiny_weights["guide"])
+    assert running.stdout is not None
+    running.stdout.close()
+    _, err = running.communicate()
+    assert running.returncode == 1 and err == ""

@@ -18,7 +18,7 @@ SILENCE = 1e-6
 """Power added to each bin of a spectrum, that of noise of 0.001 a sample: below that nothing is heard."""
 
 TOGETHER = 16
-"""Clips, 8 seconds, that are judged as one by STOI and PESQ, which know no half seconds."""
+"""Clips, 8 seconds, that are judged as one by STOI, which knows no half seconds."""
 
 
 def psnr(made: Tensor, clean: Tensor) -> Tensor:
@@ -68,16 +68,6 @@ def stoi(made: Tensor, clean: Tensor) -> float:
     """Intelligibility (Taal et al. 2011), pystoi's, at most 1: mean over groups of `TOGETHER` clips."""
     from pystoi import stoi as of
 
-    return float(np.mean([of(b, a, RATE) for a, b in _together(made, clean)]))
+    return float(np.mean([of(b.flatten().double().numpy(), a.flatten().double().numpy(), RATE)
+                          for a, b in zip(made.split(TOGETHER), clean.split(TOGETHER), strict=True)]))
 
-
-def pesq(made: Tensor, clean: Tensor) -> float:
-    """Quality as listeners would mark it, 1 to 4.5 (ITU-T P.862, narrow band): mean over groups of `TOGETHER` clips."""
-    from pesq import pesq as of
-
-    return float(np.mean([of(RATE, b, a, "nb") for a, b in _together(made, clean)]))
-
-
-def _together(made: Tensor, clean: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(a.flatten().double().numpy(), b.flatten().double().numpy())
-            for a, b in zip(made.split(TOGETHER), clean.split(TOGETHER), strict=True)]

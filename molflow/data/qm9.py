@@ -7,13 +7,12 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rdkit import Chem, RDLogger
 
+from molflow.data.records import Record, pack
 from molflow.data.store import DataError, MoleculeStore
 
 EV_PER_HARTREE = 27.2114  # the factor behind the field's published tables
@@ -37,17 +36,6 @@ PROPERTIES: dict[str, tuple[str, str, float]] = {
 NUMBER = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 # No covalent bond of these elements is longer; QM9's longest C-C bond is 1.8 Å, its longest X-H 1.2 Å.
 LONGEST_BOND, LONGEST_HYDROGEN_BOND = 1.95, 1.35
-
-
-@dataclass(frozen=True)
-class Record:
-    """One molecule as read: Å, atomic numbers, bonds as (i, j, order); ``flaw`` says why it has no bonds."""
-
-    positions: np.ndarray
-    numbers: np.ndarray
-    charges: np.ndarray
-    bonds: np.ndarray
-    flaw: str | None
 
 
 def prepare(out: Path, *, source: Path | None = None, workers: int = 2, limit: int | None = None) -> MoleculeStore:
@@ -96,7 +84,9 @@ def prepare(out: Path, *, source: Path | None = None, workers: int = 2, limit: i
         raise DataError(f"{folder} is damaged ({error}): reinstall qm9pack") from None
 
     values = np.stack([table[column].to_numpy(float) * factor for column, _, factor in PROPERTIES.values()], 1)
-    store = _pack(records, values, table["Index"].to_numpy(np.int32))
+    store = pack(records, values, table["Index"].to_numpy(np.int32), names=tuple(PROPERTIES),
+                 units=tuple(unit for _, unit, _ in PROPERTIES.values()),
+                 source=f"qm9pack {_version()} (PyPI, MIT), QM9 without the 3,054 uncharacterised molecules")
     store.save(out)
     return store
 
@@ -180,28 +170,6 @@ def assign_bonds(smiles: str, numbers: np.ndarray, positions: np.ndarray) -> tup
     charges = np.zeros_like(numbers)
     charges[heavy] = [atom.GetFormalCharge() for atom in mol.GetAtoms()]
     return charges, bonds
-
-
-def _pack(records: list[Record], values: np.ndarray, index: np.ndarray) -> MoleculeStore:
-    def ptr(lengths: list[int]) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
-
-    bonds = np.concatenate([r.bonds for r in records])
-    return MoleculeStore(
-        positions=torch.from_numpy(np.concatenate([r.positions for r in records]).astype(np.float32)),
-        numbers=torch.from_numpy(np.concatenate([r.numbers for r in records]).astype(np.uint8)),
-        charges=torch.from_numpy(np.concatenate([r.charges for r in records]).astype(np.int8)),
-        atom_ptr=ptr([len(r.numbers) for r in records]),
-        bond_index=torch.from_numpy(bonds[:, :2].astype(np.uint8)),
-        bond_order=torch.from_numpy(bonds[:, 2].astype(np.uint8)),
-        bond_ptr=ptr([len(r.bonds) for r in records]),
-        properties=torch.from_numpy(values.astype(np.float32)),
-        index=torch.from_numpy(index),
-        bonded=torch.tensor([r.flaw is None for r in records]),
-        names=tuple(PROPERTIES),
-        units=tuple(unit for _, unit, _ in PROPERTIES.values()),
-        source=f"qm9pack {_version()} (PyPI, MIT), QM9 without the 3,054 uncharacterised molecules",
-    )
 
 
 def _version() -> str:

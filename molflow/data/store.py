@@ -21,6 +21,7 @@ from torch import Tensor
 from molflow.molecules.batch import MoleculeBatch
 
 FORMAT = "molflow-molecules-1"
+PARTS = ("train", "valid", "test")
 
 
 class DataError(ValueError):
@@ -44,6 +45,7 @@ class MoleculeStore:
         bonded: (molecules,) bool; False where no consistent bond assignment exists.
         names, units: of the property columns.
         source: free text, where the data came from.
+        split: (molecules,) uint8, the molecule's part as a place in `PARTS`; None for QM9, whose split is the field's.
     """
 
     positions: Tensor
@@ -59,6 +61,7 @@ class MoleculeStore:
     names: tuple[str, ...]
     units: tuple[str, ...]
     source: str
+    split: Tensor | None = None
     unit: ClassVar[str] = "molecules"
 
     def __len__(self) -> int:
@@ -69,8 +72,21 @@ class MoleculeStore:
         """(molecules,) number of atoms."""
         return self.atom_ptr.diff()
 
+    def parts(self) -> dict[str, np.ndarray]:
+        """Rows of ``train``, ``valid`` and ``test``, and of the two halves of train, ``half_a`` (evaluators) and
+        ``half_b`` (generator and guide). All conformers of a molecule are in one part."""
+        if self.split is None:
+            return qm9_split()
+        rows = {name: np.flatnonzero(self.split.numpy() == place) for place, name in enumerate(PARTS)}
+        # by the molecule's number alone, so that more molecules of the same source move none to the other half;
+        # multiplying by this prime mixes the bits (Knuth, The Art of Computer Programming 3, sec. 6.4)
+        upper = self.index.numpy()[rows["train"]].astype(np.uint64) * 2_654_435_761 % 2**32 >= 2**31
+        return rows | {"half_a": rows["train"][upper], "half_b": rows["train"][~upper]}
+
     def columns(self, names: tuple[str, ...]) -> Tensor:
-        """(molecules, len(names)) the properties of these names."""
+        """(molecules, len(names)) the properties of these names. Raises DataError without one of them."""
+        if missing := [name for name in names if name not in self.names]:
+            raise DataError(f"the data have no {missing[0]}, only {', '.join(self.names)}: they are another set's")
         return self.properties[:, [self.names.index(name) for name in names]]
 
     def batch(self, members: Tensor) -> MoleculeBatch:
@@ -112,8 +128,8 @@ class MoleculeStore:
 
     @staticmethod
     def cat(stores: Sequence[MoleculeStore]) -> MoleculeStore:
-        """All molecules in one. Raises ValueError where there are none, or their properties are not the same."""
-        if len({(store.names, store.units) for store in stores}) != 1:
+        """All molecules in one. Raises ValueError where there are none, or not the same is known of them."""
+        if len({(store.names, store.units, store.split is None) for store in stores}) != 1:
             raise ValueError("can only join data files of the same properties, and at least one")
         tensors = {}
         for key in (key for key, value in vars(stores[0]).items() if isinstance(value, Tensor)):
@@ -139,7 +155,7 @@ class MoleculeStore:
     def load(cls, path: Path) -> MoleculeStore:
         """Raises DataError where the file is missing, damaged or of another format."""
         if not path.is_file():
-            raise DataError(f"no prepared data at {path}: run `molflow data prepare qm9` first")
+            raise DataError(f"no prepared data at {path}: run `molflow data prepare` first")
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}

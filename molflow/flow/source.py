@@ -1,4 +1,4 @@
-"""Finding the source point whose endpoint is wanted: draw many, then descend through the ODE on the shell.
+"""Finding the source point whose endpoint is wanted: descend through the ODE on the shell.
 
 Ben-Hamu et al. 2024 (D-Flow, arXiv 2402.14017): min over x(0) of loss(x(1)), x(1) = flow(x(0)).
 The gradient that arrives at x(0) has passed the transposed Jacobian of the flow, which stretches directions
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from molflow.flow.lbfgs import minimise
-from molflow.flow.state import Space, State, per_sample, select
+from molflow.flow.state import Space, State, select
 
 Flow = Callable[[State, Tensor], State]
 Loss = Callable[[State, Tensor], Tensor]
@@ -65,80 +65,6 @@ class Shell:
     def select(self, index: Tensor) -> Shell:
         """The shells of the samples `index` (b,); repeats are allowed."""
         return Shell(self.space.select(index), select(self.radii, index))
-
-
-@dataclass(frozen=True)
-class BestOf:
-    """The best of many draws for each of B problems.
-
-    Attributes:
-        source: the drawn source with the lowest loss, {key: (B, ...)}.
-        endpoint: its endpoint.
-        loss: its loss, (B,).
-        losses: of all draws, (B, draws); +inf where the loss was not finite.
-        nfe: evaluations of u spent per problem, (B,) int64.
-    """
-
-    source: State
-    endpoint: State
-    loss: Tensor
-    losses: Tensor
-    nfe: Tensor
-
-
-@torch.no_grad()
-def best_of_draws(
-    flow: Flow,
-    loss: Loss,
-    space: Space,
-    draws: int,
-    generator: torch.Generator | None,
-    *,
-    chunk: int,
-    nfe_per_flow: int,
-) -> BestOf:
-    """Draw `draws` Gaussian sources for each problem, run the flow and keep the one with the lowest loss.
-
-    Best of K: the start of the optimisation, and the rival it has to beat at equal NFE.
-
-    Args:
-        flow, loss: see the module; run without gradients.
-        space: of the B problems.
-        draws: sources per problem.
-        generator: of the draws, on the space's device. The draws depend on `chunk` too.
-        chunk: most rows that go through the flow at once; memory is bounded by it, whatever `draws` is.
-        nfe_per_flow: evaluations of u that one call of `flow` makes per row.
-
-    Raises:
-        ValueError: draws or chunk below 1.
-    """
-    if draws < 1 or chunk < 1:
-        raise ValueError(f"need draws >= 1 and chunk >= 1, got {draws} and {chunk}")
-
-    def race(problems: Tensor, heats: int) -> tuple[State, State, Tensor]:
-        """Winning sources and endpoints (p, ...) and all losses (p, heats)."""
-        index = problems.repeat_interleave(heats)
-        source = space.select(index).noise(generator)
-        endpoint = flow(source, index)
-        values = loss(endpoint, index)
-        values = torch.where(values.isfinite(), values, torch.inf).view(-1, heats)
-        winner = values.argmin(1) + heats * torch.arange(len(problems), device=values.device)
-        return select(source, winner), select(endpoint, winner), values
-
-    device = next(iter(space.groups().values()))[1].device
-    rows: list[tuple[State, State, Tensor]] = []
-    for problems in torch.arange(space.batch, device=device).split(max(1, chunk // draws)):
-        source, endpoint, values = race(problems, min(draws, chunk))
-        while values.shape[1] < draws:
-            rival, rival_endpoint, new = race(problems, min(draws - values.shape[1], chunk))
-            better = new.amin(1) < values.amin(1)
-            source, endpoint = _where(better, rival, source), _where(better, rival_endpoint, endpoint)
-            values = torch.cat([values, new], 1)
-        rows.append((source, endpoint, values))
-    sources, endpoints, all_values = zip(*rows, strict=True)
-    losses = torch.cat(all_values)
-    nfe = torch.full((space.batch,), draws * nfe_per_flow, device=device)
-    return BestOf(_cat(sources), _cat(endpoints), losses.amin(1), losses, nfe)
 
 
 @dataclass(frozen=True)
@@ -244,11 +170,3 @@ def optimise_source(
 
 def _detached(state: State) -> State:
     return {key: x.detach().clone() for key, x in state.items()}
-
-
-def _where(mask: Tensor, yes: State, no: State) -> State:
-    return {key: torch.where(per_sample(mask, x), yes[key], x) for key, x in no.items()}
-
-
-def _cat(states: tuple[State, ...]) -> State:
-    return {key: torch.cat([state[key] for state in states]) for key in states[0]}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NUMBER_OF: dict[str, int] = {
-    "H": 1, "B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53,
+    "H": 1, "B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "Al": 13, "Si": 14, "P": 15, "S": 16, "Cl": 17, "As": 33, "Br": 35,
+    "I": 53, "Hg": 80, "Bi": 83,
 }  # fmt: skip
-"""Atomic number of each symbol molflow knows: the elements of QM9 and of drug-like molecules."""
+"""Atomic number of each symbol molflow knows: the elements of QM9, of drug-like molecules and of GEOM-Drugs."""
 
 SYMBOL_OF: dict[int, str] = {number: symbol for symbol, number in NUMBER_OF.items()}
 """Symbol of each atomic number."""
@@ -30,10 +31,28 @@ Charge-aware on purpose: a table by element alone has to admit three-valent carb
 and then also calls a neutral carbon radical stable.
 """
 
+GEOM_DRUGS_VALENCES: dict[tuple[str, int], tuple[int, ...]] = {
+    ("H", 0): (1,),
+    ("B", 0): (3,), ("B", -1): (4,),
+    ("C", 0): (4,), ("C", 1): (3,), ("C", -1): (3,),
+    ("N", 0): (3,), ("N", 1): (4,), ("N", -1): (2,), ("N", -2): (1,),
+    ("O", 0): (2,), ("O", 1): (3,), ("O", -1): (1,),
+    ("F", 0): (1,),
+    ("Si", 0): (4,), ("Si", 1): (5,),
+    ("P", 0): (3, 5), ("P", 1): (4,),
+    ("S", 0): (2, 3, 6), ("S", 1): (3,), ("S", 2): (4,), ("S", 3): (2, 5), ("S", -1): (1,),
+    ("Cl", 0): (1,), ("Cl", 1): (2,),
+    ("Br", 0): (1,), ("Br", 1): (2,),
+    ("I", 0): (1,), ("I", 1): (2,), ("I", 2): (3,),
+    ("Bi", 0): (3,), ("Bi", 2): (5,),
+}  # fmt: skip
+"""The same as found in GEOM-Drugs, cleaned and kekulised: the corrected table that the field's evaluation uses (Nikitin
+et al. 2025, arXiv 2505.00169). It has no neutral sulphur of valence 4, because GEOM writes sulphoxides with charges."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The classes a generator chooses from: what its one-hot columns mean, in order.
+    """The classes a model chooses from, ascending: what its one-hot columns mean, in order.
 
     Args:
         elements: atomic numbers.
@@ -47,3 +66,8 @@ class Vocabulary:
 
 
 QM9 = Vocabulary(elements=(1, 6, 7, 8, 9), charges=(-1, 0, 1))
+DRUGLIKE = Vocabulary(elements=(1, 6, 7, 8, 9, 15, 16, 17, 35, 53), charges=(-1, 0, 1))
+GEOM_DRUGS = Vocabulary(elements=tuple(SYMBOL_OF), charges=(-2, -1, 0, 1, 2, 3))
+
+VOCABULARIES: dict[str, Vocabulary] = {"qm9": QM9, "moses3d": DRUGLIKE, "geom": GEOM_DRUGS}
+"""What a model of each data set can say."""

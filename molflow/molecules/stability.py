@@ -6,12 +6,13 @@ Both rules, and connectivity, run on a whole batch at once and without RDKit, so
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch, pair_mask
-from molflow.molecules.elements import NUMBER_OF, VALENCES
+from molflow.molecules.elements import GEOM_DRUGS_VALENCES, NUMBER_OF, VALENCES
 
 # Typical bond lengths in pm and margins, as tabulated by Hoogeboom et al. 2022 (arXiv 2203.17003, code file
 # qm9/bond_analyze.py; originally wiredchemist.com). A pair that is missing has no bond of that order.
@@ -48,7 +49,7 @@ EDM_VALENCES: dict[str, tuple[int, ...]] = {
 
 _ELEMENTS = 119  # rows of every lookup table: any atomic number, 0 for padding included
 _MAX_VALENCE = 8  # sums are clamped here; no table accepts this many
-_MAX_CHARGE = 2  # charges are clamped to ±2; no table accepts these
+_MAX_CHARGE = 4  # charges are clamped to ±4; no table accepts these
 
 
 def _length_thresholds() -> Tensor:
@@ -71,15 +72,16 @@ def _edm_allowed() -> Tensor:
     return allowed
 
 
-def _charged_allowed() -> Tensor:
-    """(119, 5, 9) bool: [atomic number, charge + 2, valence]."""
+def _charged_allowed(table: Mapping[tuple[str, int], Sequence[int]]) -> Tensor:
+    """(119, 9, 9) bool: [atomic number, charge + 4, valence]."""
     allowed = torch.zeros(_ELEMENTS, 2 * _MAX_CHARGE + 1, _MAX_VALENCE + 1, dtype=torch.bool)
-    for (symbol, charge), valences in VALENCES.items():
+    for (symbol, charge), valences in table.items():
         allowed[NUMBER_OF[symbol], charge + _MAX_CHARGE, list(valences)] = True
     return allowed
 
 
-_THRESHOLDS, _EDM_ALLOWED, _CHARGED_ALLOWED = _length_thresholds(), _edm_allowed(), _charged_allowed()
+_THRESHOLDS, _EDM_ALLOWED, _CHARGED_ALLOWED = _length_thresholds(), _edm_allowed(), _charged_allowed(VALENCES)
+_GEOM_ALLOWED = _charged_allowed(GEOM_DRUGS_VALENCES)
 
 
 def stable_by_distance(batch: MoleculeBatch) -> Tensor:
@@ -107,9 +109,18 @@ def stable_by_bonds(batch: MoleculeBatch) -> Tensor:
     Returns:
         (B, N) bool, true for stable atoms, false for padding.
     """
+    return _by_table(batch, _CHARGED_ALLOWED)
+
+
+def stable_by_geom(batch: MoleculeBatch) -> Tensor:
+    """The same by the valences that occur in GEOM-Drugs (Nikitin et al. 2025, arXiv 2505.00169)."""
+    return _by_table(batch, _GEOM_ALLOWED)
+
+
+def _by_table(batch: MoleculeBatch, allowed: Tensor) -> Tensor:
     valences = (batch.bonds * pair_mask(batch.mask)).sum(dim=-1).clamp(max=_MAX_VALENCE)
     charges = batch.charges.clamp(-_MAX_CHARGE, _MAX_CHARGE) + _MAX_CHARGE
-    return _CHARGED_ALLOWED.to(batch.numbers.device)[batch.numbers, charges, valences] & batch.mask
+    return allowed.to(batch.numbers.device)[batch.numbers, charges, valences] & batch.mask
 
 
 def molecules_stable(atoms_stable: Tensor, batch: MoleculeBatch) -> Tensor:

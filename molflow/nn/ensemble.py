@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from molflow.nn.property import RESOLUTION
+from molflow.nn.property import RESOLUTION, PropertyNetwork
 
 
 class Ensemble(nn.Module):
-    """M networks (`PropertyNetwork`) of the same sizes (Lakshminarayanan et al. 2017, arXiv 1612.01474), of which a
-    better one may weigh more.
+    """M networks of the same sizes that read the same P properties (Lakshminarayanan et al. 2017, arXiv 1612.01474), of
+    which a better one may weigh more.
 
     Args:
         members: the networks.
@@ -22,26 +22,26 @@ class Ensemble(nn.Module):
     members: nn.ModuleList
     weights: Tensor
 
-    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, members: Sequence[PropertyNetwork], weights: Sequence[float] | None = None) -> None:
         super().__init__()
+        self.properties = members[0].properties
         self.members = nn.ModuleList(members)
         self.register_buffer("weights", torch.tensor(weights or [1 / len(members)] * len(members)))
 
     def forward(self, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:
-        """What each of them says, (M, B, 6), of molecules as `PropertyNetwork` takes them."""
+        """What each of them says, (M, B, P), of molecules as `PropertyNetwork` takes them."""
         return torch.stack([member(positions, types, mask) for member in self.members])
 
     def mean(self, said: Tensor) -> Tensor:
-        """Their weighted mean (B, 6) of what they say (M, B, 6)."""
+        """Their weighted mean (B, P) of what they say (M, B, P)."""
         return torch.tensordot(self.weights.to(said), said, 1)
 
+    def doubt(self, said: Tensor) -> Tensor:
+        """How far they are apart, (B,), in what they say (M, B, P): the standard deviation in units of the resolution,
+        averaged over the properties. 0 for a single network.
 
-def doubt(said: Tensor) -> Tensor:
-    """How far the members of an ensemble, of which ``said`` (M, B, 6) is what they say, are apart, (B,): the standard
-    deviation in units of the resolution, averaged over the six properties. 0 for a single network.
-
-    One number for all six, because it is the molecule that is strange to them: it tells the error of a property better
-    than the spread of that property alone, which of few members is a matter of luck.
-    """
-    scale = torch.tensor(list(RESOLUTION.values())).to(said)
-    return (said.std(0, correction=0) / scale).mean(-1)
+        One number for all properties, because it is the molecule that is strange to them: it tells the error of a
+        property better than the spread of that property alone, which of few members is a matter of luck.
+        """
+        scale = torch.tensor([RESOLUTION[name] for name in self.properties]).to(said)
+        return (said.std(0, correction=0) / scale).mean(-1)

@@ -1,4 +1,4 @@
-"""The property network: six quantum properties of a molecule from positions and (soft) atom types.
+"""The property network: properties of a molecule from positions and (soft) atom types.
 
 Neighbour densities projected on radial functions and spherical harmonics, A_i = sum_j R(d_ij) Y(r_ij) h_j
 (Drautz 2019, Phys. Rev. B 99, 014104; Batatia et al. 2022, MACE), contracted to invariants on the atom. All
@@ -14,13 +14,24 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.nn.models.visnet import CosineCutoff, ExpNormalSmearing
 
+from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION
+
 PROPERTIES = ("alpha", "gap", "homo", "lumo", "mu", "cv")
 UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)"}
-RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040}
-"""What a good network can tell apart, the errors of the field's evaluators (EDM, arXiv 2203.17003): the natural
-unit in which misses of different properties are compared and added."""
+RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040,
+              **DRUGLIKE_RESOLUTION}
+"""What a good network can tell apart, of QM9's properties the errors of the field's evaluators (EDM, arXiv 2203.17003):
+the natural unit in which misses of different properties are compared and added."""
+
+READ: dict[str, tuple[str, ...]] = {"qm9": PROPERTIES, "moses3d": tuple(DRUGLIKE), "geom": tuple(DRUGLIKE)}
+"""What is read of the molecules of each data set."""
 
 DEBYE_PER_E_ANGSTROM = 4.80320
+
+EXTENSIVE = ("alpha", "cv", "logp", "tpsa", "mw")
+"""Sums over atoms. Of the others, gap and mu follow from what is below, and the rest is read off the whole molecule."""
+
+WHOLE = ("homo", "lumo", "qed", "sa")
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,10 @@ class PropertyLayer(nn.Module):
 class PropertyNetwork(nn.Module):
     """E(3)-invariant; smooth in positions and in soft types, so that a half-decided atom has a gradient.
 
+    Args:
+        elements: how many there are.
+        properties: names of what is read, the columns of the answer; of `PROPERTIES` all or none.
+
     The gap is not a separate output but LUMO - HOMO, and the dipole is the length of a sum of charges times
     positions and atomic dipoles (PaiNN, Schütt et al. 2021), so that the six answers cannot contradict.
     """
@@ -86,25 +101,31 @@ class PropertyNetwork(nn.Module):
     composition: Tensor
     scale: Tensor
 
-    def __init__(self, elements: int, config: PropertyConfig) -> None:
+    def __init__(self, elements: int, config: PropertyConfig, properties: tuple[str, ...] = PROPERTIES) -> None:
         super().__init__()
+        self.properties = properties
+        self.sums, self.wholes = ([name for name in kind if name in properties] for kind in (EXTENSIVE, WHOLE))
+        if set(properties) != {*self.sums, *self.wholes, *({"gap", "mu"} if "homo" in properties else ())}:
+            raise ValueError(f"cannot read {', '.join(properties)} together")
+        sums, wholes = len(self.sums), len(self.wholes)
         c = self.config = config
         self.embed = nn.Linear(elements, c.scalars, bias=False)
         self.radial = ExpNormalSmearing(c.cutoff, c.radial_0, trainable=False)
         self.envelope = CosineCutoff(c.cutoff)
         self.layers = nn.ModuleList(PropertyLayer(c) for _ in range(c.layers))
         self.read = nn.Sequential(nn.LayerNorm(c.scalars), nn.Linear(c.scalars, c.scalars), nn.SiLU(),
-                                  nn.Linear(c.scalars, 4 + 2 * 8))
-        self.orbitals = nn.Sequential(nn.Linear(2 * c.scalars + 16, c.scalars), nn.SiLU(), nn.Linear(c.scalars, 2))
+                                  nn.Linear(c.scalars, sums + 2 + 2 * 8))
+        self.orbitals = nn.Sequential(nn.Linear(2 * c.scalars + 16, c.scalars), nn.SiLU(), nn.Linear(c.scalars, wholes))
         self.attend = nn.Linear(c.scalars, 2)
-        self.dipole = nn.Linear(c.vectors, 1, bias=False)
+        if "mu" in properties:
+            self.dipole = nn.Linear(c.vectors, 1, bias=False)
         # what a linear fit on the composition explains, per element, and the spread of what is left
-        self.register_buffer("composition", torch.zeros(elements + 1, 4))
-        self.register_buffer("scale", torch.ones(4))
+        self.register_buffer("composition", torch.zeros(elements + 1, sums + wholes))
+        self.register_buffer("scale", torch.ones(sums + wholes))
 
     def forward(self, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:
         """positions (B, N, 3) Å, types (B, N, elements) one-hot or probabilities, mask (B, N) bool
-        -> (B, 6) in the order and units of ``PROPERTIES``.
+        -> (B, properties) in the order of ``properties``, in their units.
         """
         atoms = mask[..., None].to(positions)
         types = types * atoms
@@ -117,19 +138,20 @@ class PropertyNetwork(nn.Module):
         with torch.autocast(positions.device.type, enabled=False):
             h, v = h.to(positions), v.to(positions)  # sums over atoms want full precision
             local = self.read(h) * atoms
-            extensive, charge, _, heads = local.split([2, 1, 1, 16], -1)
+            extensive, charge, _, heads = local.split([len(self.sums), 1, 1, 16], -1)
             weight = self.attend(h).masked_fill(~mask[..., None], -1e4).softmax(1)
             pooled = torch.cat([(weight[..., :1] * h).sum(1), (weight[..., 1:] * h).sum(1),
                                 heads.sum(1) / 16], -1)
             count = torch.cat([types.sum(1), torch.ones_like(types[:, :1, 0])], -1)
-            alpha, cv, homo, lumo = (count @ self.composition + self.scale * torch.cat(
-                [extensive.sum(1), self.orbitals(pooled)], -1)).unbind(-1)
-            sites = atoms / atoms.sum(1, keepdim=True)
-            charge = charge - (charge * sites).sum(1, keepdim=True) * atoms
-            moment = DEBYE_PER_E_ANGSTROM * 0.2 * ((charge * positions).sum(1)
-                                                   + (self.dipole(v).squeeze(-1) * atoms).sum(1))
-            mu = (moment.square().sum(-1) + 1e-6).sqrt()
-        return torch.stack([alpha, lumo - homo, homo, lumo, mu, cv], -1)
+            read = dict(zip([*self.sums, *self.wholes], (count @ self.composition + self.scale * torch.cat(
+                [extensive.sum(1), self.orbitals(pooled)], -1)).unbind(-1), strict=True))
+            if "mu" in self.properties:
+                sites = atoms / atoms.sum(1, keepdim=True)
+                charge = charge - (charge * sites).sum(1, keepdim=True) * atoms
+                moment = DEBYE_PER_E_ANGSTROM * 0.2 * ((charge * positions).sum(1)
+                                                       + (self.dipole(v).squeeze(-1) * atoms).sum(1))
+                read |= {"mu": (moment.square().sum(-1) + 1e-6).sqrt(), "gap": read["lumo"] - read["homo"]}
+        return torch.stack([read[name] for name in self.properties], -1)
 
     def _functions(self, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config
@@ -151,12 +173,12 @@ class PropertyNetwork(nn.Module):
 
     @torch.no_grad()
     def set_composition(self, counts: Tensor, targets: Tensor) -> None:
-        """Fit what the composition alone explains: counts (M, elements), targets (M, 6)."""
+        """Fit what the composition alone explains: counts (M, elements), targets (M, properties)."""
         design = torch.cat([counts, torch.ones(len(counts), 1)], 1).double()
-        wanted = targets[:, [PROPERTIES.index(name) for name in ("alpha", "cv", "homo", "lumo")]].double()
+        wanted = targets[:, [self.properties.index(name) for name in (*self.sums, *self.wholes)]].double()
         # orbital energies do not grow with the molecule: a constant only
-        fit = torch.zeros(design.shape[1], 4, dtype=torch.float64)
-        fit[:, :2] = torch.linalg.lstsq(design, wanted[:, :2], driver="gelsd").solution
-        fit[-1, 2:] = wanted[:, 2:].mean(0)
+        fit, sums = torch.zeros(design.shape[1], wanted.shape[1], dtype=torch.float64), len(self.sums)
+        fit[:, :sums] = torch.linalg.lstsq(design, wanted[:, :sums], driver="gelsd").solution
+        fit[-1, sums:] = wanted[:, sums:].mean(0)
         self.composition.copy_(fit)
         self.scale.copy_((wanted - design @ fit).std(0))

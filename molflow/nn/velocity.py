@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from molflow.flow.path import endpoint_to_velocity
 from molflow.flow.state import State
@@ -114,34 +115,25 @@ class VelocityLayer(nn.Module):
                                  nn.Linear(2 * c.scalars, c.scalars + c.vectors))
         self.shift = VectorLinear(c.vectors, 1)
 
-    def forward(self, h: Tensor, v: Tensor, e: Tensor, x: Tensor, pairs: Tensor, scale: Tensor
+    def forward(self, h: Tensor, v: Tensor, e: Tensor, x: Tensor, pairs: Tensor, scale: Tensor, rows: int | None = None
                 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """h (B,N,scalars), v (B,N,3,vectors), e (B,N,N,pairs), x (B,N,3); ``scale`` (B,1,1) is 1 - t."""
+        """h (B,N,scalars), v (B,N,3,vectors), e (B,N,N,pairs), x (B,N,3); ``scale`` (B,1,1) is 1 - t; ``rows`` as
+        `VelocityNetwork.rows`."""
         c, (b, n, _) = self.c, h.shape
-        difference = x[:, None] - x[:, :, None]
-        distance = (difference.square().sum(-1) + 1e-4).sqrt()
-        # an atom has at most four bonds: a quarter keeps sums over neighbours near 1
-        direction = o3.spherical_harmonics("1o", difference / (1 + distance)[..., None], normalize=False)
-        direction = direction * (pairs / 4)[..., None]
-
         hn = self.atom_norm(h)
         own, other = self.from_atoms(hn).chunk(2, -1)
-        features = torch.cat([e, radial_basis(distance, c.radial).to(e)], -1)
-        m = nn.functional.silu(own[:, :, None] + other[:, None] + self.from_pairs(features))
-        update, bias, gate = self.message(m).split([c.pairs, c.heads, c.vectors], -1)
-
         query, key, value = self.attention(hn).view(b, n, 3, c.heads, -1).permute(2, 0, 3, 1, 4)
-        vn = self.vector_norm(v)
-        logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias.permute(0, 3, 1, 2)
-        logits = wide(logits).masked_fill(~pairs[:, None], -1e4)
-        alpha = (logits.softmax(-1) * pairs[:, None]).to(value)  # an atom alone gathers nothing
-        attended = (alpha @ value).transpose(1, 2).reshape(b, n, -1)
-        summed = ((pairs / 4).to(m)[:, :, None] @ m).squeeze(2)
-        h = h + self.gather(torch.cat([attended, summed], -1))
-
-        carried = self.vector_value(vn).view(b, n, 3, c.heads, -1).permute(0, 3, 1, 2, 4).flatten(-2)
-        carried = (alpha @ carried).unflatten(-1, (3, -1)).permute(0, 2, 3, 1, 4).flatten(-2)
-        v = v + carried + direction.to(gate).transpose(-1, -2) @ gate
+        carried = self.vector_value(self.vector_norm(v)).view(b, n, 3, c.heads, -1).permute(0, 3, 1, 2, 4).flatten(-2)
+        everyone = other, x, key, value, carried
+        if rows is None:
+            gathered, brought, pulled, update = self._meet(own, x, query, e, pairs, *everyone)
+        else:
+            some = (slice(first, first + rows) for first in range(0, n, rows))
+            met = [checkpoint(self._meet, own[:, k], x[:, k], query[:, :, k], e[:, k], pairs[:, k], *everyone,
+                              use_reentrant=False) for k in some]
+            gathered, brought, pulled, update = (torch.cat(each, 1) for each in zip(*met, strict=True))
+        h = h + self.gather(gathered)
+        v = v + brought + pulled
 
         u, w = self.vector_mix(self.vector_norm(v)).chunk(2, -1)
         length = (wide(u).square().sum(-2) + 1e-4).sqrt().to(h)
@@ -150,9 +142,38 @@ class VelocityLayer(nn.Module):
         x = x + scale * wide(self.shift(v).squeeze(-1))
         return h, v, e + update, x
 
+    def _meet(self, own: Tensor, x: Tensor, query: Tensor, e: Tensor, pairs: Tensor, other: Tensor, there: Tensor,
+              key: Tensor, value: Tensor, carried: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What some atoms, the rows of ``e`` (B,rows,N,pairs), hear from all others: scalars, their vectors, directions
+        to them, and what becomes of the pairs."""
+        c, (b, n, _) = self.c, own.shape
+        difference = there[:, None] - x[:, :, None]
+        distance = (difference.square().sum(-1) + 1e-4).sqrt()
+        # an atom has at most four bonds: a quarter keeps sums over neighbours near 1
+        direction = o3.spherical_harmonics("1o", difference / (1 + distance)[..., None], normalize=False)
+        direction = direction * (pairs / 4)[..., None]
+        features = torch.cat([e, radial_basis(distance, c.radial).to(e)], -1)
+        m = nn.functional.silu(own[:, :, None] + other[:, None] + self.from_pairs(features))
+        update, bias, gate = self.message(m).split([c.pairs, c.heads, c.vectors], -1)
+
+        logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias.permute(0, 3, 1, 2)
+        logits = wide(logits).masked_fill(~pairs[:, None], -1e4)
+        alpha = (logits.softmax(-1) * pairs[:, None]).to(value)  # an atom alone gathers nothing
+        attended = (alpha @ value).transpose(1, 2).reshape(b, n, -1)
+        summed = ((pairs / 4).to(m)[:, :, None] @ m).squeeze(2)
+        brought = (alpha @ carried).unflatten(-1, (3, -1)).permute(0, 2, 3, 1, 4).flatten(-2)
+        return torch.cat([attended, summed], -1), brought, direction.to(gate).transpose(-1, -2) @ gate, update
+
 
 class VelocityNetwork(nn.Module):
-    """Reads x(t) and, where given, its own last estimate of x(1) (self-conditioning, Chen et al. 2022)."""
+    """Reads x(t) and, where given, its own last estimate of x(1) (self-conditioning, Chen et al. 2022).
+
+    Attributes:
+        rows: atoms whose pairs are worked on at once, None for all. Fewer need less memory, in training because they
+            are worked on again for the gradient; the result is the same.
+    """
+
+    rows: int | None = None
 
     def __init__(self, vocabulary: Vocabulary, config: VelocityConfig) -> None:
         super().__init__()
@@ -191,7 +212,7 @@ class VelocityNetwork(nn.Module):
         scale = (1 - t)[:, None, None]
         start, atoms = x, mask[..., None]
         for layer in self.layers:
-            h, v, e, x = layer(h, v, e, x, pairs, scale)
+            h, v, e, x = layer(h, v, e, x, pairs, scale, self.rows)
         types, charges = wide(self.read_atom(h)).split(self.classes, -1)
         bonds = wide(self.read_pair(e + e.transpose(1, 2)))
         shift = centre(x - start, mask) * atoms

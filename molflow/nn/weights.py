@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from molflow.molecules.elements import QM9, Vocabulary
 
 FORMAT = "molflow-weights-1"
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -25,11 +28,13 @@ class Card:
     """What a file of weights is.
 
     Attributes:
-        kind: ``generator`` or ``property``.
+        kind: ``generator``, ``property`` or ``signal``.
         network: the network's settings.
         training: data, part, molecules seen, command, commit, hours, hardware, seed.
         metrics: what was measured of these weights, and on what.
         prior: for a generator, ``molflow.data.prior.Prior`` of its training molecules.
+        vocabulary: the `Vocabulary` that the network speaks; None, QM9's, in cards from before there were others.
+        properties: what the columns of a property network are; None, QM9's six, in older cards.
     """
 
     kind: str
@@ -37,6 +42,19 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, Any] | None = None
+    vocabulary: dict[str, Any] | None = None
+    properties: Sequence[str] | None = None
+
+    @property
+    def data(self) -> str:
+        """The name of the data set that it was trained on."""
+        return str(self.training.get("settings", {}).get("data", "qm9"))
+
+    def words(self) -> Vocabulary:
+        """The vocabulary. Raises TypeError or ValueError where the card's makes no sense."""
+        if self.vocabulary is None:
+            return QM9
+        return Vocabulary(**{key: tuple(values) for key, values in dict(self.vocabulary).items()})
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:

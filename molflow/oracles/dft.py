@@ -62,7 +62,7 @@ def properties(
         molecule: closed shells, of hydrogen, carbon, nitrogen, oxygen, fluorine. The singlet is taken for the ground
             state.
         relax: give the values of the relaxed molecule, and the relaxation: five to ten times the time.
-        alpha: the polarisability, too: twice the time.
+        alpha: the polarisability, too: three to four times the time.
         cv: the heat capacity, too, at a minimum of the energy only: many times the time.
         density_fitting: Coulomb and exchange by fitted densities: two to three times faster, orbital energies off by
             about 0.1 meV.

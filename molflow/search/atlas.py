@@ -64,7 +64,9 @@ class Atlas:
 
         Raises:
             ValueError: no molecule is left.
+            WeightsError: the guide reads other properties than one designs for, or other elements.
         """
+        guide.check_for(generator)
         first: dict[str, int] = {}
         readings, doubts = [], []
         for members in torch.arange(len(couplings)).split(10_000):

@@ -22,7 +22,6 @@ from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.stability import is_whole
 from molflow.molecules.state import MoleculeSpace, decode, encode
 from molflow.nn.anchored import Anchor
-from molflow.nn.ensemble import doubt
 from molflow.search.atlas import Atlas
 from molflow.search.pool import Pool, twins
 from molflow.search.problem import POWER, Budget, Found, Problem, Progress
@@ -147,7 +146,7 @@ class _Part:
         hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) * mask[..., None]
         each = self.guide.each({**endpoint, "types": hard + soft - soft.detach()}, mask)
         said, problem = self.guide.network.mean(each), self.problem[index.cpu().numpy()]
-        miss = problem.expected_miss(said, self.guide.expected_errors(doubt(each)))
+        miss = problem.expected_miss(said, self.guide.expected_errors(self.guide.network.doubt(each)))
         made = decode(endpoint, mask, self.generator.vocabulary)
         fit = is_whole(made) & self.conditions(made) & (miss <= self.expected.to(miss)[index])
         return problem.residual(said[:, problem.columns]), fit

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from molflow.molecules.elements import VOCABULARIES
 from molflow.nn.property import PropertyConfig
 from molflow.nn.unet import UNetConfig
 from molflow.nn.velocity import VelocityConfig
@@ -25,17 +26,24 @@ class ConfigError(ValueError):
     """A setting is unknown or of the wrong kind."""
 
 
+def _among(name: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class Run:
     """What every training has in common.
 
     Attributes:
-        part: which molecules: a half of QM9's training split, or all of it; says nothing of pictures and sound.
+        part: which molecules: a half of the training split, or all of it; says nothing of pictures and sound.
         molecules: how many training molecules, pictures or clips are seen in all, repeats counted.
         rate, rate_matrix: learning rates of AdamW (everything else) and Muon (hidden matrices).
         warmup, cooldown: share of the run in which the rate rises, and falls to zero at the end.
         ema: decay of the averaged weights, a step.
         compile: whether to compile the network first: minutes on a CPU, a third faster afterwards.
+        batches: of a generator: ``molecules``: batch_size in each; ``pairs``: so many on average, in each batch as many
+            pairs of atoms, for data whose molecules differ much in size.
         workers: processes that prepare batches; 0 does it in between.
         precision: ``bf16`` (autocast; float32 weights, positions and times) or ``float32``.
         weights: what the finished weights are written in, ``float32`` or ``float16``, half the size.
@@ -44,6 +52,7 @@ class Run:
     part: Part = "half_b"
     molecules: int = 2_000_000
     batch_size: int = 64
+    batches: Literal["molecules", "pairs"] = "molecules"
     rate: float = 1e-3
     rate_matrix: float = 2e-3
     warmup: float = 0.01
@@ -60,33 +69,51 @@ class Run:
     validate_minutes: float = 15.0
 
     def __post_init__(self) -> None:
-        choices = {"part": get_args(Part), "precision": ("bf16", "float32"), "weights": ("float32", "float16")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"run.{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        _among("run.part", self.part, get_args(Part))
+        _among("run.batches", self.batches, ("molecules", "pairs"))
+        _among("run.precision", self.precision, ("bf16", "float32"))
+        _among("run.weights", self.weights, ("float32", "float16"))
         if not 1 <= self.batch_size <= self.molecules:
             raise ConfigError("run.batch_size must be at least 1, and run.molecules at least that")
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The velocity network and its loss: ``weight_*`` of the cross-entropies beside the positions' velocity error,
-    ``self_condition`` the share of batches in which the network sees its own first estimate."""
+    """The velocity network and its loss.
+
+    Attributes:
+        data: ``qm9``, ``moses3d`` or ``geom``: the data set, of that name in the data folder too; the elements and
+            charges that the network knows go with it.
+        weight_types, weight_charges, weight_bonds: of the cross-entropies beside the positions' velocity error.
+        self_condition: the share of batches in which the network sees its own first estimate.
+    """
 
     run: Run = Run()
     network: VelocityConfig = field(default_factory=VelocityConfig)
+    data: str = "qm9"
     weight_types: float = 0.4
     weight_charges: float = 0.2
     weight_bonds: float = 1.0
     self_condition: float = 0.5
 
+    def __post_init__(self) -> None:
+        _among("data", self.data, VOCABULARIES)
+
 
 @dataclass(frozen=True)
 class PropertyTraining:
-    """The property network, a guide or an evaluator by the part of the data it sees."""
+    """The property network, a guide or an evaluator by the part of the data it sees.
+
+    Attributes:
+        data: as of `GeneratorConfig`; what the network reads goes with it.
+    """
 
     run: Run = Run(molecules=1_500_000, rate=1e-3, compile=False)
     network: PropertyConfig = field(default_factory=PropertyConfig)
+    data: str = "qm9"
+
+    def __post_init__(self) -> None:
+        _among("data", self.data, VOCABULARIES)
 
 
 @dataclass(frozen=True)
@@ -111,8 +138,7 @@ class SignalConfig:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.data not in ("digits", "photos", "speech"):
-            raise ConfigError(f"data must be one of digits, photos, speech, not {self.data!r}")
+        _among("data", self.data, ("digits", "photos", "speech"))
         if self.size < 1 or self.size % self.network.divisor:
             raise ConfigError(f"size must be a multiple of {self.network.divisor} for this network, got {self.size}")
 

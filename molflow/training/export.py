@@ -12,8 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from molflow import provenance
 from molflow.data.prior import Prior
-from molflow.data.store import qm9_split
-from molflow.nn.property import PROPERTIES
+from molflow.nn.property import READ
 from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
 from molflow.training.properties import PropertyTask
@@ -48,7 +47,12 @@ def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, pa
         "commit": provenance.commit(),
         "machine": provenance.machine(),
     }
-    kind = "generator" if isinstance(task, GeneratorTask) else "signal" if isinstance(task, SignalTask) else "property"
-    prior = (Prior.of(task.store, qm9_split()[run.part], PROPERTIES).to_json() if isinstance(task, GeneratorTask)
-             else None)
-    save_weights(path, task.network.to(getattr(torch, run.weights)), Card(kind, network, training, metrics, prior))
+    if isinstance(task, SignalTask):
+        card = Card("signal", network, training, metrics)
+    elif isinstance(task, PropertyTask):
+        card = Card("property", network, training, metrics, vocabulary=dataclasses.asdict(task.vocabulary),
+                    properties=task.properties)
+    else:
+        prior = Prior.of(task.store, task.store.parts()[run.part], READ[task.config.data])
+        card = Card("generator", network, training, metrics, prior.to_json(), dataclasses.asdict(task.vocabulary))
+    save_weights(path, task.network.to(getattr(torch, run.weights)), card)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from molflow.data.store import MoleculeStore, qm9_split
+from molflow.data.store import MoleculeStore
 from molflow.flow.path import interpolate
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch, pair_mask
-from molflow.molecules.elements import QM9
+from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.state import MoleculeSpace, centre
 from molflow.nn.velocity import VelocityNetwork
 from molflow.training.batches import Buckets
@@ -19,7 +19,6 @@ from molflow.training.config import GeneratorConfig
 from molflow.training.pairing import pair
 from molflow.training.task import Batch
 
-CLASSES = {"types": QM9.elements, "charges": QM9.charges, "bonds": QM9.bonds}
 PADDING = -1
 """Where there is no atom or pair: a class that is none, hence one-hot all zero, and no share in a cross-entropy."""
 
@@ -29,7 +28,7 @@ class GeneratorTask:
     """The velocity network and what it learns from: molecules of ``config.run.part`` that have bonds.
 
     Raises:
-        ValueError: one of them has an element, charge or bond order that QM9 lacks.
+        ValueError: one of them has an element, charge or bond order that the data set should not have.
     """
 
     config: GeneratorConfig
@@ -37,15 +36,19 @@ class GeneratorTask:
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.config.run.seed)
-        self.network = VelocityNetwork(QM9, self.config.network)
-        split, run = qm9_split(), self.config.run
+        self.vocabulary = VOCABULARIES[self.config.data]
+        self.classes = {"types": self.vocabulary.elements, "charges": self.vocabulary.charges,
+                        "bonds": self.vocabulary.bonds}
+        self.network = VelocityNetwork(self.vocabulary, self.config.network)
+        split, run = self.store.parts(), self.config.run
         self.buckets = self._buckets(split[run.part], run.seed)
         self.held_out = self._buckets(split["valid"], 0)  # the same molecules whatever the seed of the run
 
     def _buckets(self, rows: object, seed: int) -> Buckets:
         members = torch.as_tensor(rows)
         members = members[self.store.bonded[members]]
-        return Buckets(members, self.store.sizes[members], self.config.run.batch_size, seed)
+        run = self.config.run
+        return Buckets(members, self.store.sizes[members], run.batch_size, seed, run.batches == "pairs")
 
     def batch(self, step: int) -> Batch:
         return self._batch(self.buckets[step], [self.config.run.seed, step])
@@ -65,24 +68,26 @@ class GeneratorTask:
         mask = molecules.mask
         return {
             "t": t,
+            # batches of equal pairs differ in how many molecules they have, and each molecule is to count the same
+            "share": len(molecules) / self.buckets.batch_size,
             "alone": bool(torch.rand((), generator=generator) >= self.config.self_condition),
             "seed": generator.initial_seed(),
             "mask": mask,
             "positions": centre(molecules.positions, mask),
             **{f"noise_{key}": value for key, value in noise.items()},
-            "types": _classes(molecules.numbers, CLASSES["types"], mask),
-            "charges": _classes(molecules.charges, CLASSES["charges"], mask),
-            "bonds": _classes(molecules.bonds, CLASSES["bonds"], pair_mask(mask)),
+            "types": _classes(molecules.numbers, self.classes["types"], mask),
+            "charges": _classes(molecules.charges, self.classes["charges"], mask),
+            "bonds": _classes(molecules.bonds, self.classes["bonds"], pair_mask(mask)),
         }
 
     def ends(self, batch: Batch) -> tuple[State, State]:
         """Noise x(0) and data x(1) of a batch, on its device; noise that it lacks is drawn here, by its seed."""
         mask = batch["mask"]
         generator = torch.Generator(mask.device).manual_seed(batch["seed"])
-        noise = MoleculeSpace(mask, QM9).noise(generator)
+        noise = MoleculeSpace(mask, self.vocabulary).noise(generator)
         noise = {key: batch.get(f"noise_{key}", drawn) for key, drawn in noise.items()}
         data = {"positions": batch["positions"],
-                **{key: _one_hot(batch[key], len(allowed)) for key, allowed in CLASSES.items()}}
+                **{key: _one_hot(batch[key], len(allowed)) for key, allowed in self.classes.items()}}
         return noise, data
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -99,12 +104,12 @@ class GeneratorTask:
         error = (said.velocity - (data["positions"] - noise["positions"])) * mask[..., None]
         parts = {
             "positions": error.square().sum() / (3 * mask.sum()),
-            **{key: _cross_entropy(getattr(said, key), batch[key]) for key in CLASSES},
+            **{key: _cross_entropy(getattr(said, key), batch[key]) for key in self.classes},
         }
         c = self.config
         loss = (parts["positions"] + c.weight_types * parts["types"] + c.weight_charges * parts["charges"]
                 + c.weight_bonds * parts["bonds"])
-        return loss, parts
+        return batch["share"] * loss, parts
 
     @torch.no_grad()
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -114,7 +119,7 @@ class GeneratorTask:
         for step in range(20):
             batch = self._batch(self.held_out[step], [1, step])
             batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-            batch["alone"] = False
+            batch |= {"alone": False, "share": 1.0}
             loss, parts = self.loss(network, batch)
             for key, value in {"loss": loss, **parts}.items():
                 total[key] = total.get(key, 0.0) + value.item() / 20

@@ -1,4 +1,4 @@
-"""Training guides and evaluators: six properties at once, each error in units of the field's best."""
+"""Training guides and evaluators: all properties at once, each error in units of what is worth telling apart."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from molflow.data.store import MoleculeStore, qm9_split
-from molflow.molecules.elements import QM9
+from molflow.data.store import MoleculeStore
+from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.state import centre, encode
-from molflow.nn.property import PROPERTIES, RESOLUTION, PropertyNetwork
+from molflow.nn.property import READ, RESOLUTION, PropertyNetwork
 from molflow.training.batches import Buckets
 from molflow.training.config import PropertyTraining
 from molflow.training.task import Batch
@@ -26,10 +26,12 @@ class PropertyTask:
     def __post_init__(self) -> None:
         run = self.config.run
         torch.manual_seed(run.seed)
-        split = qm9_split()
+        split = self.store.parts()
         members = torch.as_tensor(split[run.part])
-        self.targets = self.store.columns(PROPERTIES)
-        self.network = PropertyNetwork(len(QM9.elements), self.config.network)
+        self.properties = READ[self.config.data]
+        self.targets = self.store.columns(self.properties)
+        self.vocabulary = VOCABULARIES[self.config.data]
+        self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network, self.properties)
         self.network.set_composition(self._counts(members), self.targets[members])
         self.buckets = Buckets(members, self.store.sizes[members], run.batch_size, run.seed)
         self.held_out = torch.as_tensor(split["valid"])[:2000]
@@ -37,7 +39,7 @@ class PropertyTask:
     def _counts(self, members: Tensor) -> Tensor:
         molecule = torch.repeat_interleave(torch.arange(len(self.store)), self.store.sizes)
         counts = torch.stack([torch.bincount(molecule[self.store.numbers == element], minlength=len(self.store))
-                              for element in QM9.elements], 1)
+                              for element in self.vocabulary.elements], 1)
         return counts[members].float()
 
     def batch(self, step: int) -> Batch:
@@ -46,13 +48,13 @@ class PropertyTask:
     def _batch(self, members: Tensor) -> Batch:
         molecules = self.store.batch(members)
         return {"positions": centre(molecules.positions, molecules.mask), "mask": molecules.mask,
-                "types": encode(molecules, QM9)["types"], "targets": self.targets[members]}
+                "types": encode(molecules, self.vocabulary)["types"], "targets": self.targets[members]}
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean absolute error of each property over the field's own, averaged over the six."""
+        """Mean absolute error of each property over its resolution, averaged over all of them."""
         error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
         # numbers one by one: a tensor made of a list would be copied to the GPU, and waited for
-        each = [miss / scale for miss, scale in zip(error.abs().mean(0), RESOLUTION.values(), strict=True)]
+        each = [miss / RESOLUTION[name] for miss, name in zip(error.abs().mean(0), self.properties, strict=True)]
         return torch.stack(each).mean(), {}
 
     @torch.no_grad()
@@ -64,9 +66,9 @@ class PropertyTask:
 @torch.no_grad()
 def mean_errors(network: nn.Module, task: PropertyTask, members: Tensor, device: torch.device) -> dict[str, float]:
     """Mean absolute error of each property over the given molecules."""
-    total = torch.zeros(len(PROPERTIES), dtype=torch.float64)
+    total = torch.zeros(len(task.properties), dtype=torch.float64)
     for part in members[task.store.sizes[members].argsort()].split(100):
         batch = {key: value.to(device) for key, value in task._batch(part).items()}
         said = network(batch["positions"], batch["types"], batch["mask"])
         total += (said - batch["targets"]).abs().sum(0).double().cpu()
-    return dict(zip(PROPERTIES, (total / len(members)).tolist(), strict=True))
+    return dict(zip(task.properties, (total / len(members)).tolist(), strict=True))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from molflow.data.store import MoleculeStore
-from molflow.molecules.elements import QM9
 from molflow.molecules.state import MoleculeSpace
 from molflow.training.batches import Buckets
 from molflow.training.config import ConfigError
@@ -41,13 +40,13 @@ class ReflowTask(GeneratorTask):
         run, number = self.config.run, torch.arange(len(self.pairs))
         apart = number % HELD_OUT == 0
         self.buckets, self.held_out = (
-            Buckets(members, self.pairs.sizes[members], min(run.batch_size, len(members)), seed)
+            Buckets(members, self.pairs.sizes[members], min(run.batch_size, len(members)), seed, run.batches == "pairs")
             for members, seed in ((number[~apart], run.seed), (number[apart], 0)))
 
     def _batch(self, members: Tensor, seed: list[int]) -> Batch:
         molecules = self.pairs.batch(members)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
-        noise = MoleculeSpace(molecules.mask, QM9).numbered_noise(self.pairs.index[members])
+        noise = MoleculeSpace(molecules.mask, self.vocabulary).numbered_noise(self.pairs.index[members])
         # uniform: with few steps to go, early errors count as much as late ones
         t = torch.rand(len(molecules), generator=generator)
         return self._ends_of(molecules, noise, t, generator)

@@ -15,7 +15,9 @@ class Task(Protocol):
     """What is trained."""
 
     config: Any
-    network: nn.Module
+
+    @property
+    def network(self) -> nn.Module: ...
 
     def batch(self, step: int) -> Batch:
         """Batch number ``step``, on the CPU: a pure function, so that a resumed run sees what it would have seen."""

@@ -115,7 +115,8 @@ def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     free = {"molecules", "compile", "workers", "weights", "checkpoint_minutes", "validate_minutes"}
 
     def fixed(config: dict[str, Any]) -> dict[str, Any]:
-        return {**config, "run": {key: value for key, value in config["run"].items() if key not in free}}
+        run = {"batches": "molecules", **config["run"]}  # older runs had no choice of these, nor of the data
+        return {"data": "qm9", **config, "run": {key: value for key, value in run.items() if key not in free}}
 
     if fixed(json.loads(json.dumps(now))) != fixed(before):
         raise ConfigError(f"the run in {out} has other settings: resume it with its own, {out / 'config.json'}")

@@ -88,11 +88,10 @@ def test_figures_of_sound() -> None:
     assert fainter.tolist() == pytest.approx([20, 20], abs=1)  # less where nothing is heard
 
 
-def test_stoi_and_pesq_are_best_of_equals() -> None:
+def test_stoi_is_best_of_equals() -> None:
     clean = speech_like(8)
     noisy = clean + 0.05 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     assert metrics.stoi(clean, clean) > 0.999 > 0.9 > metrics.stoi(noisy, clean)
-    assert metrics.pesq(clean, clean) > 4.4 > 3 > metrics.pesq(noisy, clean)
 
 
 def still(*shape: int) -> Adapter:

@@ -120,7 +120,8 @@ def test_targets_table_is_in_the_fields_units(weights: Path, tmp_path: Path) -> 
 
 def test_the_quoted_floor_is_the_one_that_is_trained_for() -> None:
     floor = published.TARGETS[published.FLOOR]
-    assert {name: floor[name] / factor for name, factor in published.FIELD_FACTOR.items()} == pytest.approx(RESOLUTION)
+    assert {name: floor[name] / factor for name, factor in published.FIELD_FACTOR.items()} == pytest.approx(
+        {name: RESOLUTION[name] for name in PROPERTIES})
 
 
 @pytest.fixture(scope="module")

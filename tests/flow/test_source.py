@@ -6,7 +6,7 @@ from torch import Tensor
 
 from molflow.flow.lbfgs import minimise
 from molflow.flow.solvers import integrate, memoryless, time_grid
-from molflow.flow.source import Shell, best_of_draws, optimise_source
+from molflow.flow.source import Shell, optimise_source
 from molflow.flow.state import EuclideanSpace, State, select
 
 F64 = torch.float64
@@ -189,69 +189,3 @@ def test_a_loss_that_is_nan_at_the_start_of_one_problem_leaves_the_others_alone(
     assert bad.loss[1].isnan() and bad.evals[1] == 1
     torch.testing.assert_close(bad.source["b"][1], start["b"][1])
     torch.testing.assert_close(bad.loss[[0, 2, 3]], good.loss[[0, 2, 3]], rtol=1e-6, atol=1e-12)
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 7, 20, 1000])
-def test_best_of_draws_keeps_exactly_the_argmin(chunk: int) -> None:
-    seen: list[tuple[Tensor, State, Tensor]] = []
-
-    def recorded(x: State, index: Tensor) -> State:
-        assert not torch.is_grad_enabled() and len(index) <= chunk
-        endpoint = flow(x, index)
-        seen.append((index, x, goal_loss(endpoint, index)))
-        return endpoint
-
-    g = torch.Generator().manual_seed(0)
-    out = best_of_draws(recorded, goal_loss, space(), 9, g, chunk=chunk, nfe_per_flow=NFE)
-    index = torch.cat([i for i, _, _ in seen])
-    losses = torch.cat([value for _, _, value in seen])
-    for i in range(B):
-        mine = losses[index == i]
-        assert len(mine) == 9 and torch.equal(mine, out.losses[i])
-        assert out.loss[i] == mine.min()
-        for key in SHAPES:
-            draws = torch.cat([x[key] for _, x, _ in seen])[index == i]
-            assert torch.equal(out.source[key][i], draws[mine.argmin()])
-            assert len(draws.unique(dim=0)) == 9 or (key == "a" and i == 3)
-    assert out.nfe.tolist() == [9 * NFE] * B
-    for key, value in flow(out.source, torch.arange(B)).items():
-        torch.testing.assert_close(out.endpoint[key], value, rtol=1e-13, atol=1e-13)
-
-
-def test_draws_are_reproducible() -> None:
-    a, b = (
-        best_of_draws(
-            flow, goal_loss, space(), 5, torch.Generator().manual_seed(7), chunk=6, nfe_per_flow=NFE
-        )
-        for _ in range(2)
-    )
-    assert torch.equal(a.losses, b.losses) and torch.equal(a.source["b"], b.source["b"])
-
-
-@pytest.mark.parametrize("chunk", [2, 100])
-def test_draws_without_a_finite_loss_never_win(chunk: int) -> None:
-    def loss(endpoint: State, index: Tensor) -> Tensor:
-        value = endpoint["b"][:, 0]
-        bad = torch.where(value > 1, -torch.inf, torch.nan)
-        return torch.where((value > 0) | (index == 2), bad, value.square())
-
-    g = torch.Generator().manual_seed(0)
-    out = best_of_draws(flow, loss, space(), 12, g, chunk=chunk, nfe_per_flow=NFE)
-    assert out.loss[[0, 1, 3]].isfinite().all() and (out.endpoint["b"][[0, 1, 3], 0] <= 0).all()
-    assert out.loss[2].isinf() and out.source["b"][2].isfinite().all()
-
-
-def test_senseless_numbers_are_refused() -> None:
-    for draws, chunk in [(0, 4), (4, 0)]:
-        with pytest.raises(ValueError):
-            best_of_draws(flow, goal_loss, space(), draws, None, chunk=chunk, nfe_per_flow=NFE)
-
-
-def test_drawing_then_descending_beats_either_alone() -> None:
-    s = space()
-    drawn = best_of_draws(
-        flow, goal_loss, s, 30, torch.Generator().manual_seed(0), chunk=64, nfe_per_flow=NFE
-    )
-    out = optimise_source(flow, goal_loss, s, drawn.source, max_evals=25, nfe_per_flow=NFE)
-    assert (out.loss < drawn.loss).all()
-    torch.testing.assert_close(out.losses[0], drawn.loss)

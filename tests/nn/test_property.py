@@ -8,6 +8,7 @@ from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import QM9
+from molflow.molecules.labels import DRUGLIKE
 from molflow.molecules.state import encode
 from molflow.nn.property import PROPERTIES, UNITS, PropertyConfig, PropertyNetwork
 
@@ -198,3 +199,23 @@ def test_second_derivative_exists_for_line_searches_on_forces(four, randomise) -
     (force,) = torch.autograd.grad(net(positions, types, mask).sum(), positions, create_graph=True)
     (second,) = torch.autograd.grad(force.square().sum(), positions)
     assert second.isfinite().all() and second.abs().max() > 0
+
+
+def test_scores_of_drug_likeness_are_read_by_the_same_network() -> None:
+    """What is linear in the composition is there from the start; the answer turns and moves with nothing."""
+    torch.manual_seed(0)
+    names = tuple(DRUGLIKE)
+    small = PropertyNetwork(3, PropertyConfig(layers=1, scalars=16, density=8, vectors=8, tensors=4), names).double()
+    counts = torch.randint(1, 9, (40, 3)).double()
+    targets = torch.stack([counts @ torch.tensor([12.0, 1.0, 16.0], dtype=torch.float64)] * len(names), 1)
+    small.set_composition(counts, targets)
+    mass = counts @ small.composition[:3, small.sums.index("mw")] + small.composition[3, small.sums.index("mw")]
+    torch.testing.assert_close(mass, targets[:, names.index("mw")])
+
+    types = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2, 1]]), 3).double()
+    positions, mask = torch.randn(1, 4, 3, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool)
+    said = small(positions, types, mask)
+    assert said.shape == (1, 5)
+    torch.testing.assert_close(small(positions.flip(-1) + 1.0, types, mask), said)
+    with pytest.raises(ValueError, match="together"):
+        PropertyNetwork(3, PropertyConfig(), ("gap", "qed"))

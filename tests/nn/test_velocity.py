@@ -274,6 +274,20 @@ def test_fourier_time_tells_times_apart_and_matches_its_formula() -> None:
     assert torch.cdist(grid, grid).add(torch.eye(101)).min() > 1e-2
 
 
+@pytest.mark.parametrize("rows", [1, 5, 18])
+def test_a_few_rows_of_pairs_at_a_time_give_the_same_and_its_gradients(inputs, randomise, rows: int) -> None:
+    t, state, mask, previous = inputs(torch.float64)
+    dense, sparing = network(randomise), network(randomise)
+    sparing.rows = rows
+    dense_said, sparing_said = (spread(one(t, state, mask, previous), mask) for one in (dense, sparing))
+    close(sparing_said, dense_said, 1e-10)
+    for said in (dense_said, sparing_said):
+        sum(value.square().sum() for value in said.values()).backward()
+    wanted = dict(dense.named_parameters())
+    for name, parameter in sparing.named_parameters():
+        assert torch.allclose(parameter.grad, wanted[name].grad, rtol=1e-8, atol=1e-10), name
+
+
 def test_a_batch_of_one_width_gives_the_same_as_collate(qm9, randomise, on_path) -> None:
     """The network's answer for a molecule does not depend on who else is in the batch."""
     net = network(randomise)

@@ -48,7 +48,7 @@ def test_the_nearest_of_the_right_size_are_found_and_none_twice():
 
 def test_what_the_guide_does_not_understand_comes_later() -> None:
     """Expected errors of 1 and 100 resolutions: the nearest of the former are found, however near the latter are."""
-    scale = torch.tensor(list(RESOLUTION.values()))
+    scale = torch.tensor([RESOLUTION[name] for name in PROPERTIES])
     strange = torch.arange(K) % 3 > 0
     errors = torch.where(strange[:, None], 100 * scale, scale)
     places = MAP.nearest(wanted([[0.1]], [6]), 5, 0, errors)[0]

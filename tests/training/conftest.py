@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from molflow.data import store as store_module
 from molflow.data.store import MoleculeStore
 from molflow.molecules.convert import Molecule
 
@@ -62,10 +63,7 @@ def as_large_as_qm9(store: MoleculeStore, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def small_split(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """A split of the 61 molecules in place of that of QM9's 130,831: data, not what is tested."""
-    from molflow.training import generator, properties
-
     split = {"train": np.arange(40), "half_a": np.arange(20), "half_b": np.arange(20, 40),
              "valid": np.arange(40, 61), "test": np.arange(0)}
-    for module in (generator, properties):
-        monkeypatch.setattr(module, "qm9_split", lambda: split)
+    monkeypatch.setattr(store_module, "qm9_split", lambda: split)
     return split

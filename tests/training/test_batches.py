@@ -53,6 +53,26 @@ def test_padding_is_small_and_batches_do_not_come_sorted_by_size() -> None:
     assert POOL > 1
 
 
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=300), st.integers(1, 20), st.integers(0, 3))
+@settings(max_examples=60)
+def test_batches_of_equal_pairs_share_out_all_molecules(sizes: list[int], batch: int, seed: int) -> None:
+    batch = min(batch, len(sizes))
+    b = Buckets(torch.arange(len(sizes)), torch.tensor(sizes), batch, seed, equal_pairs=True)
+    seen = [b[step] for step in range(b.per_epoch)]
+    assert all(len(one) for one in seen)
+    assert len(torch.cat(seen).unique()) == sum(map(len, seen)) == len(sizes) // batch * batch
+
+
+def test_batches_of_equal_pairs_need_the_same_memory() -> None:
+    sizes = torch.randint(10, 100, (4000,), generator=torch.Generator().manual_seed(1))
+    most = {}
+    for equal in (False, True):
+        b = Buckets(torch.arange(4000), sizes, 16, 0, equal_pairs=equal)
+        places = [len(b[step]) * int(sizes[b[step]].max()) ** 2 for step in range(b.per_epoch)]
+        most[equal] = max(places) / (sum(places) / len(places))
+    assert most[True] < 1.35 < 2 < most[False]
+
+
 def test_batches_are_not_the_same_company_every_epoch() -> None:
     b = buckets(320, 16)
     epochs = [{frozenset(b[e * b.per_epoch + k].tolist()) for k in range(b.per_epoch)} for e in range(2)]

@@ -17,7 +17,7 @@ from molflow.data.store import MoleculeStore
 from molflow.joining import best_weights, expected_errors, join
 from molflow.models import Predictor
 from molflow.molecules.convert import collate
-from molflow.nn.property import RESOLUTION
+from molflow.nn.property import PROPERTIES, RESOLUTION
 from molflow.nn.weights import WeightsError
 
 
@@ -52,10 +52,10 @@ def test_the_better_network_weighs_more() -> None:
     """Errors of one network twice those of the other and independent: 4/5 and 1/5, by inverse variance."""
     rng = torch.Generator().manual_seed(0)
     truth = torch.randn(5000, 6, generator=rng)
-    scale = torch.tensor(list(RESOLUTION.values()))
+    scale = torch.tensor([RESOLUTION[name] for name in PROPERTIES])
     said = torch.stack([truth + width * scale * torch.randn(5000, 6, generator=rng) for width in (2.0, 1.0)])
-    assert best_weights(said, truth) == pytest.approx([0.2, 0.8], abs=0.02)
-    assert best_weights(said[[1, 1]], truth)[0] == pytest.approx(1)
+    assert best_weights(said, truth, PROPERTIES) == pytest.approx([0.2, 0.8], abs=0.02)
+    assert best_weights(said[[1, 1]], truth, PROPERTIES)[0] == pytest.approx(1)
 
 
 def test_expected_errors_are_found_again() -> None:
@@ -64,7 +64,7 @@ def test_expected_errors_are_found_again() -> None:
     slopes = torch.tensor([0.1, 0.5, 1.0, 0.0, 2.0, 0.3])
     spread = 0.2 + slopes * doubts[:, None]
     error = (spread * torch.from_numpy(rng.exponential(1, (20_000, 6))).float())
-    for (a, b), slope in zip(expected_errors(doubts, error).values(), slopes.tolist(), strict=True):
+    for (a, b), slope in zip(expected_errors(doubts, error, PROPERTIES).values(), slopes.tolist(), strict=True):
         assert abs(a - 0.2) < 0.08 and abs(b - slope) < 0.08
 
 

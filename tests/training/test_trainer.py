@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from molflow.training.config import ConfigError, Run
+from molflow.training.config import ConfigError, GeneratorConfig, Run
 from molflow.training.learner import schedule
-from molflow.training.trainer import train
+from molflow.training.trainer import check_same, train
 
 RUN = Run(molecules=240, batch_size=8, rate=0.02, rate_matrix=0.02, warmup=0.1, cooldown=0.4, ema=0.9,
           precision="float32", compile=False, seed=3)
@@ -241,3 +241,12 @@ def test_a_run_cannot_be_resumed_as_another_one(tmp_path: Path) -> None:
     run(Task(), tmp_path, stop_after=0)
     with pytest.raises(ConfigError, match="other settings"):
         run(Task(Config(replace(RUN, seed=99))), tmp_path, resume=True)
+
+
+def test_a_run_from_before_there_were_other_data_can_be_resumed(tmp_path: Path) -> None:
+    before = json.loads(json.dumps(asdict(GeneratorConfig())))
+    del before["data"], before["run"]["batches"]
+    check_same(before, asdict(GeneratorConfig()), tmp_path)
+    for other in (GeneratorConfig(data="moses3d"), GeneratorConfig(run=replace(Run(), batches="pairs"))):
+        with pytest.raises(ConfigError, match="other settings"):
+            check_same(before, asdict(other), tmp_path)

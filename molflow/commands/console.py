@@ -1,0 +1,75 @@
+"""What the commands have in common: options, refusals, progress, molecules in, tables out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Seed = Annotated[int, typer.Option(help="Drives everything: same seed, same machine, same molecules.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Atoms = Annotated[int | None, typer.Option(help="Size of every molecule, hydrogens counted.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Weights = Annotated[Path | None, typer.Option(help="File of weights instead of the shipped one.")]
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message is the whole answer."""
+
+
+def check_free(overwrite: bool, *files: Path | None) -> None:
+    """Raise InputError where one of the files to be written exists already and may not be overwritten."""
+    for file in filter(None, files):
+        if file.exists() and not overwrite:
+            raise InputError(f"{file} exists: choose another name or give --overwrite")
+
+
+@contextmanager
+def live() -> Iterator[Callable[[str, float], None]]:
+    """A progress display on stderr that shows one phase after the other."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    with Progress(TextColumn("{task.description:>12}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                  TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=1.0)
+            bars.update(tasks[what], completed=share)
+
+        yield tell
+
+
+def read(file: Path) -> list:
+    """Molecules of a file; broken records are named on stderr. Raises ValueError if none is left."""
+    from molflow.molecules import io
+
+    molecules, skipped = io.read(file)
+    for record in skipped:
+        print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
+    if skipped:
+        print(f"molflow: skipped {len(skipped)} of {len(skipped) + len(molecules)} records", file=sys.stderr)
+    if not molecules:
+        raise InputError(f"{file} holds no molecule that can be read")
+    return molecules
+
+
+def deliver(table: pd.DataFrame, out: Path | None) -> None:
+    """Write a table to a CSV file, whole or not at all, or print it."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = out.with_name(out.name + ".part")
+        table.to_csv(part, index=False)
+        part.replace(out)
+        print(f"{len(table)} molecules, written to {out}")
+    else:
+        print(table.round(4).to_csv(index=False), end="")

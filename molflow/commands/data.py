@@ -1,0 +1,118 @@
+"""Preparing what networks learn from, and what the search looks up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from molflow.commands.console import Device, InputError, Overwrite, Weights, check_free, live
+
+app = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
+
+SOURCES = {"geom": "GEOM-Drugs in one of its public forms", "digits": "t10k-images-idx3-ubyte.gz",
+           "photos": "usr/share of the unpacked Debian packages", "speech": "fsdd.zip"}
+"""Data sets that are not fetched from PyPI, and what they are prepared from."""
+
+
+@app.command("prepare")
+def prepare(
+    name: Annotated[str, typer.Argument(help="Data set: qm9, moses3d, geom, digits, photos or speech.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
+    source: Annotated[Path | None, typer.Option(help="qm9: folder with qm9pack's CSV files. moses3d: wheel of molsets. "
+                                                     "Others: folder with what they are made from.")] = None,
+    n: Annotated[int, typer.Option("-n", help="moses3d: how many molecules.")] = 100_000,
+    conformers: Annotated[int, typer.Option(min=1, help="geom: how many of lowest energy, of each molecule.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a data set's public form into one compact file; moses3d and geom go on where they were stopped."""
+    from molflow.data.store import data_folder
+
+    if name not in ("qm9", "moses3d", *SOURCES):
+        raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, {', '.join(SOURCES)}")
+    out = out or data_folder() / f"{name}.safetensors"
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists: give --overwrite to prepare it again")
+    if name == "qm9":
+        from molflow.data import qm9
+
+        store = qm9.prepare(out, source=source, workers=workers)
+        flawed = qm9.flaws(store)
+        print(f"{len(store)} molecules written to {out}; {len(flawed)} without consistent bonds: QM9 numbers {flawed}")
+    elif name == "moses3d":
+        from molflow.data import moses3d
+
+        print(f"{len(moses3d.prepare(out, source=source, n=n, workers=workers))} molecules written to {out}")
+    elif source is None:
+        raise InputError(f"--source is missing: the folder with {SOURCES[name]}")
+    elif name == "geom":
+        from molflow.data import geom
+
+        store = geom.prepare(out, source=source, conformers=conformers, workers=workers)
+        print(f"{len(store)} molecules written to {out}")
+    else:
+        from importlib import import_module
+
+        signals = import_module(f"molflow.data.{name}").read(source)
+        signals.save(out)
+        print(f"{sum(map(len, signals.train))} {signals.unit} to train on and {sum(map(len, signals.held_out))} held "
+              f"out, written to {out}")
+
+
+@app.command()
+def couple(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    n: Annotated[int, typer.Option("-n", help="How many source points.")] = 15_000,
+    first: Annotated[int, typer.Option(help="Number of the first: other processes take others.")] = 0,
+    steps: Annotated[int, typer.Option(help="Solver steps, each one evaluation of the network.")] = 40,
+    device: Device = "auto",
+    generator: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run a generator from numbered source points: pairs for `train reflow` to straighten its flow with."""
+    from molflow.coupling import couple as run_couple
+    from molflow.models import Generator
+
+    check_free(overwrite, out)
+    with live() as tell:
+        store = run_couple(Generator.load(generator, device), first, n, steps=steps, progress=tell)
+    store.save(out)
+    print(f"{len(store)} of {n} molecules are whole, written to {out}")
+
+
+@app.command()
+def atlas(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    pairs: Annotated[list[Path] | None, typer.Option(help="What this command has kept before; repeatable.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="File for the molecules themselves, to be read again by another "
+                                                   "guide.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many source points to add.")] = 0,
+    first: Annotated[int, typer.Option(help="Number of the first.")] = 100_000,
+    device: Device = "auto",
+    generator: Weights = None,
+    guide: Weights = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map the source space of a generator: what numbered source points become, as the guide reads it."""
+    from molflow.coupling import couple as run_couple
+    from molflow.data.store import MoleculeStore
+    from molflow.models import Generator, Predictor
+    from molflow.search.atlas import Atlas
+    from molflow.search.problem import POWER, STEPS
+
+    check_free(overwrite, out, keep)
+    stores = [MoleculeStore.load(file) for file in pairs or []]
+    if not n and not stores:
+        raise InputError("give -n, how many source points to map, or --pairs")
+    model = Generator.load(generator, device)
+    with live() as tell:
+        if n:
+            made = run_couple(model, first, n, steps=STEPS, power=POWER, progress=tell)
+            if keep:
+                made.save(keep)
+            stores.append(made)
+    atlas = Atlas.of(MoleculeStore.cat(stores), model, Predictor.load(guide or "guide", device))
+    atlas.save(out)
+    print(f"{len(atlas)} source points, each of another molecule, written to {out}")

@@ -1,0 +1,10 @@
+"""The scores of drug-likeness by name, as plain data. No chemistry library is imported; `druglike` calculates them."""
+
+DRUGLIKE: dict[str, str] = {"qed": "", "logp": "", "tpsa": "Å^2", "sa": "", "mw": "g/mol"}
+"""Name: unit. Quantitative estimate of drug-likeness, 0 to 1 (Bickerton et al. 2012, Nat. Chem. 4, 90); octanol-water
+partition (Wildman, Crippen 1999, J. Chem. Inf. Comput. Sci. 39, 868); topological polar surface (Ertl et al. 2000, J.
+Med. Chem. 43, 3714); synthetic accessibility, 1 easy to 10 hard (Ertl, Schuffenhauer 2009, J. Cheminf. 1, 8); molar
+mass."""
+
+DRUGLIKE_RESOLUTION: dict[str, float] = {"qed": 0.02, "logp": 0.1, "tpsa": 2.0, "sa": 0.1, "mw": 1.0}
+"""What is worth telling apart of each: the unit in which a guide's errors in different scores are added."""
