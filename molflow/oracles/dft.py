@@ -114,7 +114,8 @@ def _refused(molecule: Molecule) -> str:
 
 
 class _Forces(Calculator):
-    """Energy and forces of a molecule for ASE; each self-consistent field begins with the density of the last."""
+    """Energy and forces of a molecule for ASE, what is asked for alone: forces take as long as the field that they
+    belong to. Each self-consistent field begins with the density of the last."""
 
     def __init__(self, molecule: Molecule, density_fitting: bool) -> None:
         self.implemented_properties = ["energy", "forces"]
@@ -122,14 +123,18 @@ class _Forces(Calculator):
         self.molecule = molecule
         self.density_fitting = density_fitting
         self.density: np.ndarray | None = None
+        self.field: Any = None
 
     def calculate(self, atoms: ase.Atoms | None = None, properties: Any = None,
                   system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        if fault := unfit(moved := replace(self.molecule, positions=self.atoms.positions)):
-            raise CalculatorError(fault)
-        field = qm9_level.solve(moved, density_fitting=self.density_fitting, guess=self.density)
-        self.density = field.make_rdm1()
-        gradients = field.nuc_grad_method()
-        self.results = {"energy": float(field.e_tot * Hartree), "forces": -gradients.kernel() * Hartree / Bohr}
+        if system_changes or self.field is None:
+            self.field = None  # half a gigabyte, which the next one need not wait beside
+            if fault := unfit(moved := replace(self.molecule, positions=self.atoms.positions)):
+                raise CalculatorError(fault)
+            self.field = qm9_level.solve(moved, density_fitting=self.density_fitting, guess=self.density)
+            self.density = self.field.make_rdm1()
+            self.results["energy"] = float(self.field.e_tot * Hartree)
+        if "forces" in (properties or ()):
+            self.results["forces"] = -self.field.nuc_grad_method().kernel() * Hartree / Bohr
