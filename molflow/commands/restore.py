@@ -22,6 +22,7 @@ def restore(
     motion: Annotated[str | None, typer.Option(help="deblur: a straight movement, LENGTH,DEGREES.")] = None,
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise, of a full scale of 1.")] = 0.0,
     prior: Annotated[str | None, typer.Option(help="photos, digits, speech, or a file of weights.")] = None,
+    film: Annotated[Path | None, typer.Option(help="GIF file of the way from damaged to restored.")] = None,
     compare: Annotated[Path | None, typer.Option(help="PNG file for before and after, side by side.")] = None,
     method: Annotated[str, typer.Option(help="mean: of all signals that would look so damaged; dflow: D-Flow as "
                                              "published, one of them, ten times slower.")] = "mean",
@@ -31,12 +32,12 @@ def restore(
     overwrite: Overwrite = False,
 ) -> None:
     """Restore a damaged picture or recording with the flow of a prior."""
-    from molflow.inverse.files import Wanted, restore_file
+    from molflow.inverse.files import Shown, Wanted, restore_file
     from molflow.models import pick_device
 
-    check_free(overwrite, out, compare)
+    check_free(overwrite, out, compare, film)
     wanted = Wanted(task, mask, gaps, factor, blur, motion, noise, prior, seed, method, evals,
                     str(pick_device(device)))
     with live() as tell:
-        said = restore_file(file, out, wanted, compare=compare, progress=tell)
+        said = restore_file(file, out, wanted, Shown(compare, film), progress=tell)
     print(said)

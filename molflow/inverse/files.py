@@ -10,7 +10,7 @@ from torch import Tensor
 
 from molflow.adapters import audio, image
 from molflow.data.speech import RATE
-from molflow.inverse import pictures, restoration, sounds
+from molflow.inverse import pictures, restoration, show, sounds
 from molflow.inverse.operators import gaussian_kernel, motion_kernel
 from molflow.inverse.pictures import FileError, Picture
 from molflow.inverse.posterior import Averaging
@@ -47,7 +47,15 @@ class Wanted:
     device: str = "cpu"
 
 
-def restore_file(path: Path, out: Path, wanted: Wanted, *, compare: Path | None = None,
+@dataclass(frozen=True)
+class Shown:
+    """Files that show what was done: before and after side by side (PNG), and the way there (GIF)."""
+
+    compare: Path | None = None
+    film: Path | None = None
+
+
+def restore_file(path: Path, out: Path, wanted: Wanted, shown: Shown = Shown(), *,
                  progress: Progress | None = None) -> str:
     """Restore a picture or a recording; returns what there is to say of it.
 
@@ -58,11 +66,14 @@ def restore_file(path: Path, out: Path, wanted: Wanted, *, compare: Path | None 
     """
     if wanted.noise < 0:
         raise FileError("--noise must not be below 0")
+    for file, suffix in ((shown.compare, ".png"), (shown.film, ".gif")):
+        if file and file.suffix.lower() != suffix:
+            raise FileError(f"{file} must be named {suffix}")
     method = _method(wanted)
     if path.suffix.lower() in pictures.SUFFIXES:
-        return _picture(path, out, wanted, method, compare, progress)
+        return _picture(path, out, wanted, method, shown, progress)
     if path.suffix.lower() in sounds.SUFFIXES:
-        return _sound(path, out, wanted, method, compare, progress)
+        return _sound(path, out, wanted, method, shown, progress)
     raise FileError(f"{path} is none of {', '.join(pictures.SUFFIXES + sounds.SUFFIXES)}")
 
 
@@ -80,19 +91,19 @@ def _method(wanted: Wanted) -> Method:
     return Recipe(evals=wanted.evals)
 
 
-def _picture(path: Path, out: Path, wanted: Wanted, method: Method, compare: Path | None,
-             progress: Progress | None) -> str:
+def _picture(path: Path, out: Path, wanted: Wanted, method: Method, shown: Shown, progress: Progress | None) -> str:
     if out.suffix.lower() not in pictures.SUFFIXES:
         raise FileError(f"{out} is none of the picture formats {', '.join(pictures.SUFFIXES)}")
     damaged = pictures.read(path)
     damage = picture_damage(damaged, wanted)
     adapter = image.prior(wanted.prior or "photos", device=wanted.device)
-    restored = restoration.picture(damaged, adapter, damage, seed=wanted.seed, method=method, progress=progress)
+    steps = restoration.picture(damaged, adapter, damage, seed=wanted.seed, method=method, progress=progress)
+    restored = steps[-1]
     pictures.write(out, restored)
-    if compare:
-        from molflow.inverse.compare import compare_pictures
-
-        compare_pictures(compare, damaged, restored)
+    if shown.compare:
+        show.compare_pictures(shown.compare, damaged, restored)
+    if shown.film:
+        show.film_pictures(shown.film, damaged, steps)
     height, width = restored.pixels.shape[1:]
     return f"{width} x {height} pixels, {restored.bits} bit, written to {out}"
 
@@ -134,8 +145,7 @@ def _kernel(wanted: Wanted) -> Tensor:
     return motion_kernel(length, degrees)
 
 
-def _sound(path: Path, out: Path, wanted: Wanted, method: Method, compare: Path | None,
-           progress: Progress | None) -> str:
+def _sound(path: Path, out: Path, wanted: Wanted, method: Method, shown: Shown, progress: Progress | None) -> str:
     if out.suffix.lower() not in sounds.SUFFIXES:
         raise FileError(f"{out} is none of the sound formats {', '.join(sounds.SUFFIXES)}")
     original = sounds.read(path)
@@ -143,7 +153,8 @@ def _sound(path: Path, out: Path, wanted: Wanted, method: Method, compare: Path 
     damaged = original.at(rate)
     damage = sound_damage(original, damaged, wanted)
     adapter = audio.prior(wanted.prior or "speech", device=wanted.device)
-    restored = restoration.sound(damaged, adapter, damage, seed=wanted.seed, method=method, progress=progress)
+    steps = restoration.sound(damaged, adapter, damage, seed=wanted.seed, method=method, progress=progress)
+    restored = steps[-1]
     words = ""
     if original.rate != rate:
         words = f"resampled from {original.rate} to {rate} Hz for the prior; "
@@ -151,10 +162,10 @@ def _sound(path: Path, out: Path, wanted: Wanted, method: Method, compare: Path 
             restored = _put_back(original, restored, wanted)
             words += f"only what was missing put back at {original.rate} Hz; "
     sounds.write(out, restored)
-    if compare:
-        from molflow.inverse.compare import compare_sounds
-
-        compare_sounds(compare, original, restored)
+    if shown.compare:
+        show.compare_sounds(shown.compare, original, restored)
+    if shown.film:
+        show.film_sounds(shown.film, damaged, steps)
     channels, length = restored.samples.shape
     many = "" if channels == 1 else f", {channels} channels one by one"
     return f"{words}{length / restored.rate:.2f} s at {restored.rate} Hz{many}, written to {out}"

@@ -55,11 +55,13 @@ class Averaged:
 
     Attributes:
         signal: (B, C, *size).
+        path: what it was at each time; the signal is the last.
         misfit: (B,) root mean square of A(signal) - y.
         nfe: evaluations of u for each sample, a backward pass counting as two.
     """
 
     signal: Tensor
+    path: list[Tensor]
     misfit: Tensor
     nfe: int
 
@@ -97,15 +99,17 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
 
     mean = adapter.encode(operator.guess(measured, tuple(plain_signal(adapter).shape[2:])))
     times = torch.linspace(max(adapter.begin, r.begin), r.end, r.steps + 1).tolist()
+    path = []
     for t in times:
         draw = half.noise(rng)["x"]
         noises = torch.stack([draw, -draw], 1).flatten(0, 1)
         x = interpolate({"x": noises}, {"x": mean[index]}, mean.new_tensor(t))["x"]
         heeded = _heeded(adapter, measure, y, variance[index], t, x, r.solves)
         mean = heeded.unflatten(0, (-1, r.draws)).mean(1)
-    signal = adapter.decode(mean)
+        path.append(adapter.decode(mean))
+    signal = path[-1]
     nfe = len(times) * r.draws * (1 + BACKWARD * r.solves)
-    return Averaged(signal, root_mean_square(operator(signal) - measured), nfe)
+    return Averaged(signal, path, root_mean_square(operator(signal) - measured), nfe)
 
 
 def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,

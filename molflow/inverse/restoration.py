@@ -47,8 +47,9 @@ class Damage:
 
 
 def picture(damaged: Picture, adapter: Adapter, damage: Damage, *, seed: int = 0, method: Method | None = None,
-            progress: Progress | None = None) -> Picture:
-    """Restore a picture of any size and either kind with a prior of pictures.
+            progress: Progress | None = None) -> list[Picture]:
+    """Restore a picture of any size and either kind with a prior of pictures: what it is step by step; the last is what
+    it comes to.
 
     With a prior of colours, a grey picture is one whose colours have that mean; with a grey prior, colours are restored
     one by one.
@@ -65,13 +66,14 @@ def picture(damaged: Picture, adapter: Adapter, damage: Damage, *, seed: int = 0
         grey = adapter
         adapter = dataclasses.replace(grey, decode=lambda x: grey.decode(x).mean(1, keepdim=True),
                                       encode=lambda x: grey.encode(x.expand(-1, colours, -1, -1)))
-    restored = signals(pages, adapter, damage, seed, method, progress)
-    return Picture(restored.reshape(len(damaged.pixels), *restored.shape[2:]), damaged.bits)
+    return [Picture(one.reshape(len(damaged.pixels), *one.shape[2:]), damaged.bits)
+            for one in signals(pages, adapter, damage, seed, method, progress)]
 
 
 def sound(damaged: Sound, adapter: Adapter, damage: Damage, *, seed: int = 0, method: Method | None = None,
-          progress: Progress | None = None) -> Sound:
-    """Restore a recording at the prior's rate, channel by channel, each brought to the loudness the prior knows."""
+          progress: Progress | None = None) -> list[Sound]:
+    """Restore a recording at the prior's rate, channel by channel, each brought to the loudness the prior knows: what
+    it is step by step; the last is what it comes to."""
     measured = damaged.samples[:, None]
     operator, length = damage.operator, measured.shape[-1]
     missing = max(0, adapter.shape[-1] // damage.factor - length)  # silence after a recording that is shorter
@@ -85,15 +87,17 @@ def sound(damaged: Sound, adapter: Adapter, damage: Damage, *, seed: int = 0, me
     elif isinstance(operator, Masked):
         operator = Masked(torch.nn.functional.pad(operator.mask, (0, missing), value=True))
     scaled = dataclasses.replace(damage, operator=operator, noise=damage.noise * float(gain.mean()), known=None)
-    restored = signals(padded, adapter, scaled, seed, method, progress)[..., : damage.factor * length] / gain
+    path = [one[..., : damage.factor * length] / gain
+            for one in signals(padded, adapter, scaled, seed, method, progress)]
     if damage.known is not None:
-        restored = torch.where(damage.known, measured, restored)
-    return Sound(restored[:, 0], damage.factor * damaged.rate, damaged.subtype)
+        path = [torch.where(damage.known, measured, one) for one in path]
+    return [Sound(one[:, 0], damage.factor * damaged.rate, damaged.subtype) for one in path]
 
 
 def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, method: Method | None = None,
-            progress: Progress | None = None) -> Tensor:
-    """Restore signals (P, C, *size), in tiles of the prior's size. Raises ValueError where they are smaller."""
+            progress: Progress | None = None) -> list[Tensor]:
+    """Restore signals (P, C, *size), in tiles of the prior's size: what they are step by step; the last is what they
+    come to. Raises ValueError where they are smaller."""
     with torch.no_grad():
         tile = tuple(adapter.decode(torch.zeros(1, *adapter.shape, device=adapter.device)).shape[2:])
     size = tuple(damage.factor * n for n in measured.shape[2:])
@@ -104,20 +108,23 @@ def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, m
         len(measured), *[1] * (len(size) + 1))
     tiles = tiling.smaller(damage.factor).cut(measured) * inner
     operator = Both(_of_tiles(damage.operator, tiling, len(measured)), Masked(inner))
-    made: list[Tensor] = []
+    made: list[list[Tensor]] = []
     for index in torch.arange(len(tiles)).split(TILES):
-        made.append(_solved(adapter, operator.select(index), tiles[index], damage.noise, seed + len(made),
-                            method or Averaging()).cpu())
+        path = _solved(adapter, operator.select(index), tiles[index], damage.noise, seed + len(made),
+                       method or Averaging())
+        made.append([one.cpu() for one in path])
         if progress:
             progress("restoring", (int(index[-1]) + 1) / len(tiles))
-    restored = tiling.join(torch.cat(made))
-    return restored if damage.known is None else torch.where(damage.known, measured, restored)
+    steps = range(max(map(len, made)))
+    whole = [tiling.join(torch.cat([path[min(step, len(path) - 1)] for path in made])) for step in steps]
+    return whole if damage.known is None else [torch.where(damage.known, measured, one) for one in whole]
 
 
-def _solved(adapter: Adapter, operator: Operator, measured: Tensor, noise: float, seed: int, method: Method) -> Tensor:
+def _solved(adapter: Adapter, operator: Operator, measured: Tensor, noise: float, seed: int,
+            method: Method) -> list[Tensor]:
     if isinstance(method, Recipe):
-        return restore(adapter, operator, measured, noise=noise, seed=seed, recipe=method).signal
-    return average(adapter, operator, measured, noise=noise, seed=seed, recipe=method).signal
+        return restore(adapter, operator, measured, noise=noise, seed=seed, recipe=method).path
+    return average(adapter, operator, measured, noise=noise, seed=seed, recipe=method).path
 
 
 def _of_tiles(operator: Operator, tiling: Tiling, pages: int) -> Operator:

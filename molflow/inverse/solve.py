@@ -22,6 +22,9 @@ from molflow.flow.source import Shell, SourceResult, optimise_source
 from molflow.flow.state import State
 from molflow.inverse.operators import Operator
 
+SEEN = 12
+"""Signals that are kept of the way to a solution."""
+
 LEAST_NOISE = 0.01
 """Share of a measurement's root mean square that is reckoned as noise where there is less: no flow fits a signal more
 closely."""
@@ -54,12 +57,14 @@ class Restored:
 
     Attributes:
         signal: (B, C, *size), the decoded endpoint of the best source.
+        path: what was tried on the way, `SEEN` signals at most; the signal is the last.
         start: the pseudo-inverse, or another guess, that it was started from.
         misfit: (B,) root mean square of A(signal) - y.
         result: the source and what was spent on it.
     """
 
     signal: Tensor
+    path: list[Tensor]
     start: Tensor
     misfit: Tensor
     result: SourceResult
@@ -85,8 +90,18 @@ def restore(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
     def flow(x0: State, index: Tensor) -> State:
         return {**run(x0, index), "source": x0["x"]}  # whose norm the loss asks for
 
+    path: list[Tensor] = []
+    calls = 0
+
     def loss(end: State, index: Tensor) -> Tensor:
-        error = operator.select(index)(adapter.decode(end["x"])) - measured[index]
+        nonlocal calls
+        signal = adapter.decode(end["x"])
+        if calls % -(-recipe.evals // (SEEN - 1)) == 0:
+            now = path[-1].clone() if path else signal.detach().clone()  # the first is of all samples
+            now[index] = signal.detach()
+            path.append(now)
+        calls += 1
+        error = operator.select(index)(signal) - measured[index]
         misfit = error.flatten(1).square().sum(1) / (2 * variance[index])
         return misfit if recipe.norm == "shell" else misfit + chi_penalty(end["source"])
 
@@ -101,7 +116,7 @@ def restore(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
     with torch.no_grad():
         signal = adapter.decode(result.endpoint["x"])
         misfit = root_mean_square(operator(signal) - measured)
-    return Restored(signal, guess, misfit, result)
+    return Restored(signal, [*path, signal], guess, misfit, result)
 
 
 def assumed_variance(measured: Tensor, noise: float) -> Tensor:

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from molflow.inverse import pictures, sounds
-from molflow.inverse.files import Wanted, restore_file
+from molflow.inverse.files import Shown, Wanted, restore_file
 from molflow.inverse.pictures import FileError, Picture
 from molflow.inverse.sounds import Sound
 from molflow.nn.unet import UNet, UNetConfig
@@ -79,11 +79,29 @@ def test_a_recording_comes_back_as_it_was_and_its_rate_changes(folder: Path, tmp
 def test_only_the_hole_changes(folder: Path, tmp_path: Path) -> None:
     said = restore_file(folder / "photo.png", tmp_path / "out.png",
                         Wanted("inpaint", folder / "mask.png", prior=folder / "colour.safetensors"),
-                        compare=tmp_path / "both.png")
+                        Shown(tmp_path / "both.png", tmp_path / "way.gif"))
     before, after = (cv2.imread(str(path)) for path in (folder / "photo.png", tmp_path / "out.png"))
     changed = (before != after).any(2)
     assert changed[5:9, 6:12].all() and changed.sum() == 24
     assert said.startswith("24 x 20 pixels, 8 bit") and cv2.imread(str(tmp_path / "both.png")).std() > 10
+    assert frames(tmp_path / "way.gif") == 1 + 7  # as it was, and at each of the times
+
+
+def test_the_files_that_show_it_have_the_right_names(folder: Path, tmp_path: Path) -> None:
+    for shown, name in ((Shown(tmp_path / "a.jpg"), "a.jpg must be named .png"),
+                        (Shown(film=tmp_path / "a.mp4"), "a.mp4 must be named .gif")):
+        with pytest.raises(FileError, match=name):
+            restore_file(folder / "photo.png", tmp_path / "out.png", Wanted("denoise", noise=0.1), shown)
+    assert not list(tmp_path.iterdir())
+
+
+def frames(film: Path) -> int:
+    """How many, each of which shows something."""
+    from PIL import Image, ImageSequence
+
+    shown = [np.asarray(frame.convert("L"), float) for frame in ImageSequence.Iterator(Image.open(film))]
+    assert min(frame.std() for frame in shown) > 10
+    return len(shown)
 
 
 def test_larger_pictures(folder: Path, tmp_path: Path) -> None:
@@ -95,9 +113,10 @@ def test_larger_pictures(folder: Path, tmp_path: Path) -> None:
 def test_only_the_gap_changes_in_every_channel(folder: Path, tmp_path: Path) -> None:
     said = restore_file(folder / "tone.wav", tmp_path / "out.wav",
                         Wanted("inpaint", gaps="0.10-0.12", prior=folder / "sound.safetensors"),
-                        compare=tmp_path / "both.png")
+                        Shown(tmp_path / "both.png", tmp_path / "way.gif"))
     before, after = (sounds.read(path).samples for path in (folder / "tone.wav", tmp_path / "out.wav"))
     assert "2 channels one by one" in said and (tmp_path / "both.png").stat().st_size > 10_000
+    assert frames(tmp_path / "way.gif") == 1 + 7
     changed = (before != after).any(0).nonzero()
     assert changed.min() >= 800 and changed.max() < 960 and len(changed) > 150
 

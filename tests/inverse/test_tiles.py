@@ -52,7 +52,7 @@ def flat(channels: int = 3) -> Adapter:
 def test_grey_and_colour_with_either_prior(channels: int, colours: int) -> None:
     clean = torch.rand(channels, 20, 36, generator=torch.Generator().manual_seed(0)) - 0.5
     told: list[float] = []
-    found = picture(Picture(clean, 16), flat(colours), noisy(0.01), method=Recipe(evals=40),
+    *_, found = picture(Picture(clean, 16), flat(colours), noisy(0.01), method=Recipe(evals=40),
                     progress=lambda what, share: told.append(share))
     assert found.pixels.shape == clean.shape and found.bits == 16 and told[-1] == 1.0
     assert (found.pixels - clean).abs().max() < 0.05
@@ -62,13 +62,13 @@ def test_known_pixels_stay_as_they_are_and_larger_pictures_have_the_right_size()
     generator = torch.Generator().manual_seed(0)
     clean = torch.rand(1, 3, 24, 40, generator=generator) - 0.5
     known = torch.rand(1, 1, 24, 40, generator=generator) > 0.3
-    filled = signals(clean * known, flat(), holes(known, 0.0), method=Recipe(evals=20))
+    *_, filled = signals(clean * known, flat(), holes(known, 0.0), method=Recipe(evals=20))
     assert torch.equal(torch.where(known, filled, 0), clean * known) and filled[:, :, ~known[0, 0]].abs().max() > 0.1
-    larger = signals(clean, flat(), shrunk(2, 0.0), method=Recipe(evals=40))
+    *_, larger = signals(clean, flat(), shrunk(2, 0.0), method=Recipe(evals=40))
     assert larger.shape == (1, 3, 48, 80)
     assert (torch.nn.functional.avg_pool2d(larger, 2) - clean).square().mean().sqrt() < 0.12
     kernel = gaussian_kernel(0.6)
-    sharp = signals(Blur(kernel)(clean), flat(), blurred(kernel, 0.0), method=Recipe(evals=60))
+    *_, sharp = signals(Blur(kernel)(clean), flat(), blurred(kernel, 0.0), method=Recipe(evals=60))
     assert (Blur(kernel)(sharp) - Blur(kernel)(clean)).square().mean().sqrt() < 0.08
 
 
