@@ -24,8 +24,8 @@ version = qm9_level.version
 def relax(molecule: Molecule, *, density_fitting: bool = True, steps: int = relaxation.STEPS) -> Relaxation:
     """Relax all atoms in vacuum, closed-shell, at the molecule's total formal charge, to Gaussian's criterion.
 
-    BFGS begins with GFN2-xTB's Hessian at GFN2-xTB's minimum: a quarter of the steps. Where there is none or bonds
-    have changed on the way, it begins at the molecule as it is.
+    It begins at GFN2-xTB's minimum, or where bonds have changed on the way there at the molecule as it is, with
+    GFN2-xTB's Hessian there, in internal coordinates: an eighth of the steps.
 
     Args:
         molecule: of hydrogen, carbon, nitrogen, oxygen, fluorine.
@@ -36,7 +36,7 @@ def relax(molecule: Molecule, *, density_fitting: bool = True, steps: int = rela
         The relaxation. What cannot be calculated is its `fault`, never an exception.
 
     Raises:
-        OracleMissing: PySCF or tblite is not installed.
+        OracleMissing: PySCF, tblite or geomeTRIC is not installed.
     """
     level, said = qm9_level.method(density_fitting), version()
     if fault := _refused(molecule):
@@ -71,7 +71,7 @@ def properties(
         The values. What cannot be calculated is a `fault`, never an exception.
 
     Raises:
-        OracleMissing: PySCF, or to relax tblite, is not installed.
+        OracleMissing: PySCF, or to relax tblite or geomeTRIC, is not installed.
     """
     begun, said, level = time.perf_counter(), version(), qm9_level.method(density_fitting)
     path: Relaxation | None = None

@@ -12,11 +12,11 @@ import ase
 import numpy as np
 from ase.build import minimize_rotation_and_translation
 from ase.calculators.calculator import Calculator, CalculatorError
-from ase.optimize import BFGS, LBFGS
-from ase.optimize.optimize import Optimizer
+from ase.optimize import LBFGS
 from numpy.typing import NDArray
 
 from molflow.molecules.convert import Molecule
+from molflow.oracles.internal import minimise
 from molflow.oracles.record import Relaxation
 
 FORCE = 0.01
@@ -28,15 +28,10 @@ LOOSE_FORCE = 0.0231
 STEPS = 500
 """Most steps of a relaxation: ten times what a typical one takes."""
 
-SOFTEST = 1.0
-"""eV/Å²: what a given Hessian's smaller eigenvalues, negative ones by their size, are taken for. A true one can be
-nearly zero, and a step would leave the range in which a parabola means anything: from GFN2-xTB's minimum to GFN1-xTB's
-it takes 7 steps on average for generated molecules of 14 to 20 atoms, 12 with half of it."""
-
 
 def follow(molecule: Molecule, calculator: Calculator, *, method: str, version: str, steps: int, force: float = FORCE,
            start: NDArray[np.float64] | None = None, hessian: NDArray[np.float64] | None = None) -> Relaxation:
-    """Relax all atoms in vacuum, by L-BFGS or, with a Hessian to begin with, by BFGS.
+    """Relax all atoms in vacuum, by L-BFGS or, with a Hessian to begin with, in internal coordinates.
 
     Args:
         molecule: any that the calculator can treat.
@@ -46,6 +41,9 @@ def follow(molecule: Molecule, calculator: Calculator, *, method: str, version: 
         force: largest one on an atom when done, eV/Å.
         start: (n, 3) positions to begin at, Å, those of a similar energy's minimum; without it the molecule's own.
         hessian: (3n, 3n) second derivatives of that energy there, eV/Å².
+
+    Raises:
+        OracleMissing: there is a Hessian, and geomeTRIC is not installed.
 
     Returns:
         The relaxation. What the calculator refuses, positions that are not finite or steps that run out are its
@@ -67,22 +65,16 @@ def follow(molecule: Molecule, calculator: Calculator, *, method: str, version: 
         before = atoms.get_potential_energy()
         if start is not None:
             atoms.positions = start
-        done = _optimiser(atoms, hessian).run(fmax=force, steps=steps)
-        after = atoms.get_potential_energy()
+        if hessian is None or len(atoms) == 1:
+            done = LBFGS(atoms, logfile=os.devnull).run(fmax=force, steps=steps)
+            after = atoms.get_potential_energy()
+        else:
+            done, after = minimise(atoms, hessian, force=force, steps=steps)
     except CalculatorError as error:
         return result(f"calculation failed ({error})", energy_before=before)
     relaxed, rmsd = _aligned(atoms, molecule)
     return result("" if done else f"not relaxed in {steps} steps", energy_before=before, energy_after=after,
                   relaxed=relaxed, rmsd=rmsd)
-
-
-def _optimiser(atoms: ase.Atoms, hessian: NDArray[np.float64] | None) -> Optimizer:
-    if hessian is None:
-        return LBFGS(atoms, logfile=os.devnull)
-    optimiser = BFGS(atoms, logfile=os.devnull)
-    values, modes = np.linalg.eigh(hessian)
-    optimiser.H0 = modes * np.maximum(abs(values), SOFTEST) @ modes.T
-    return optimiser
 
 
 def _aligned(atoms: ase.Atoms, onto: Molecule) -> tuple[Molecule, float]:

@@ -144,21 +144,6 @@ class Parabola(AseCalculator):
         self.results = {"energy": away @ self.stiffness @ away / 2, "forces": -(self.stiffness @ away).reshape(-1, 3)}
 
 
-def test_a_hessian_leads_down_a_parabola_in_one_step(qm9: list[Molecule]) -> None:
-    molecule, rng = of_formula(qm9, "CH2O"), np.random.default_rng(0)
-    n = molecule.positions.size
-    modes, values = np.linalg.qr(rng.standard_normal((n, n)))[0], rng.uniform(2, 60, n)
-    lowest = molecule.positions + 0.05 * rng.standard_normal(molecule.positions.shape)
-    asked = {}
-    for what, sign in (("none", None), ("right", 1), ("turned over", -1)):
-        calculator = Parabola(lowest, modes * values @ modes.T)
-        hessian = None if sign is None else sign * calculator.stiffness
-        found = relaxation.follow(molecule, calculator, method="parabola", version="", steps=200, hessian=hessian)
-        assert found.converged and found.energy_after < 1e-4
-        asked[what] = calculator.asked
-    assert asked["right"] == asked["turned over"] == 2 < asked["none"]
-
-
 def test_a_relaxation_that_begins_elsewhere_is_told_from_the_molecule(qm9: list[Molecule]) -> None:
     molecule = of_formula(qm9, "CH2O")
     lowest = molecule.positions + 0.05 * np.random.default_rng(0).standard_normal(molecule.positions.shape)
