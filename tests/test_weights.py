@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from molflow.adapters import image
+from molflow.inverse.operators import Identity, Masked
+from molflow.inverse.posterior import average
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import collate, unbatch
 from molflow.molecules.io import read_sdf
@@ -92,3 +97,26 @@ def test_a_wanted_property_is_looked_up_and_reached(generator):
 def test_weights_of_another_shape_are_refused(tiny_weights, generator):
     with pytest.raises(WeightsError, match="does not fit"):
         fill(generator.network.__class__(generator.vocabulary, generator.network.config), tiny_weights["generator"])
+
+
+def test_the_prior_of_digits_cleans_and_completes_strokes() -> None:
+    """Drawn here, not taken from the data. Noise, of which what is off the scale has been cut, costs 8 dB less once restored,
+    a missing band 10 dB less."""
+    drawn = []
+    for corners in ([(8, 7), (20, 7), (12, 22)], [(14, 5), (14, 23)], [(17, 6), (17, 23)]):
+        page = np.zeros((28, 28), np.uint8)
+        cv2.polylines(page, [np.array(corners, np.int32)], False, 255, 2, cv2.LINE_AA)
+        drawn.append(page)
+    clean = torch.from_numpy(np.stack(drawn))[:, None].float() / 127.5 - 1
+    noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    band = torch.ones(1, 1, 28, 28, dtype=torch.bool)
+    band[..., 10:15, :] = False
+    adapter = image.prior("digits")
+
+    def errors(made: Tensor) -> Tensor:
+        return (made.clamp(-1, 1) - clean).square().mean((1, 2, 3))
+
+    denoised = average(adapter, Identity(), noisy, noise=0.4).signal
+    assert (errors(denoised) < errors(noisy) / 6).all()
+    completed = torch.where(band, clean, average(adapter, Masked(band), clean * band, noise=0.02).signal)
+    assert (errors(completed) < errors(torch.where(band, clean, -1.0)) / 10).all()
