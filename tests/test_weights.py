@@ -100,10 +100,10 @@ def test_weights_of_another_shape_are_refused(tiny_weights, generator):
 
 
 def test_the_prior_of_digits_cleans_and_completes_strokes() -> None:
-    """Drawn here, not taken from the data. Noise, of which what is off the scale has been cut, costs 8 dB less once restored,
-    a missing band 10 dB less."""
+    """Drawn here, not taken from the data. Noise, cut off where the scale ends, costs 6 dB less once restored, a missing
+    band 10 dB less."""
     drawn = []
-    for corners in ([(8, 7), (20, 7), (12, 22)], [(14, 5), (14, 23)], [(17, 6), (17, 23)]):
+    for corners in ([(8, 7), (20, 7), (12, 22)], [(14, 5), (14, 23)], [(8, 6), (8, 14), (17, 14), (17, 6), (17, 23)]):
         page = np.zeros((28, 28), np.uint8)
         cv2.polylines(page, [np.array(corners, np.int32)], False, 255, 2, cv2.LINE_AA)
         drawn.append(page)
@@ -117,6 +117,6 @@ def test_the_prior_of_digits_cleans_and_completes_strokes() -> None:
         return (made.clamp(-1, 1) - clean).square().mean((1, 2, 3))
 
     denoised = average(adapter, Identity(), noisy, noise=0.4).signal
-    assert (errors(denoised) < errors(noisy) / 6).all()
+    assert (errors(denoised) < errors(noisy) / 4).all()
     completed = torch.where(band, clean, average(adapter, Masked(band), clean * band, noise=0.02).signal)
     assert (errors(completed) < errors(torch.where(band, clean, -1.0)) / 10).all()
