@@ -100,8 +100,8 @@ def test_weights_of_another_shape_are_refused(tiny_weights, generator):
 
 
 def test_the_prior_of_digits_cleans_and_completes_strokes() -> None:
-    """Drawn here, not taken from the data. Noise, cut off where the scale ends, costs 6 dB less once restored, a missing
-    band 10 dB less."""
+    """Drawn here, not taken from the data. Noise, cut off where the scale ends, costs 6 dB less once restored, a
+    missing band 10 dB less."""
     drawn = []
     for corners in ([(8, 7), (20, 7), (12, 22)], [(14, 5), (14, 23)], [(8, 6), (8, 14), (17, 14), (17, 6), (17, 23)]):
         page = np.zeros((28, 28), np.uint8)
