@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.charts import Series, panels
-from benchmarks.image_inverse import decibels, spelt
 from benchmarks.inverse import ours, sounds
 from benchmarks.inverse.metrics import log_spectral_distance, snr, stoi
 from benchmarks.inverse.problem import Method, Problem, linear
 from benchmarks.inverse.race import memory, race
+from benchmarks.inverse.reporting import against_seconds, decibels, spelt
 from benchmarks.inverse.rivals import dflow, flowchef, interpolation, ot_ode, pnp_flow, wavelets
 from benchmarks.inverse.spectrograms import spectrograms
 from benchmarks.record import Parts
@@ -48,7 +47,7 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0,
     rows = race(METHODS, tasks, validation, judge, "snr", parts=parts, show=show, seed=seed)
     held = memory(METHODS, functools.partial(example, weights), parts, seed)
     results = {"n": n, "memory_mb": held, "tasks": rows}
-    pictures += charts(results)
+    pictures.append(against_seconds(results, METHODS, "snr", "clip"))
     for place, (task, methods) in enumerate(rows.items(), start=1):
         problem, _ = tasks[task]
         lines = {"measured": problem.measured[0, 0]}
@@ -81,16 +80,6 @@ def judge(made: Tensor, clean: Tensor, problem: Problem) -> dict[str, Tensor | f
 def show(made: Tensor) -> list[float]:
     """The first clip."""
     return [round(value, DIGITS) for value in made[0, 0].tolist()]
-
-
-def charts(results: dict[str, Any]) -> list[Picture]:
-    """SNR against seconds, a panel for each task."""
-    drawn = {task: [Series(METHODS[name].label, sorted((row["cpu_seconds"], row["snr"]) for row in measured))
-                    for name, measured in methods.items()] for task, methods in results["tasks"].items()}
-    return [Picture("seconds", "SNR against seconds",
-                    panels(drawn, "processor seconds a clip", "mean SNR, dB", linear=True, columns=4),
-                    f"{results['n']} clips a panel. Where a method has more points than one, it was given more steps "
-                    "or evaluations.")]
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

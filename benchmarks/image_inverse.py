@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.charts import Series, panels
 from benchmarks.inverse import ours, pictures
 from benchmarks.inverse.gallery import gallery, strip
 from benchmarks.inverse.metrics import flip, psnr, ssim
 from benchmarks.inverse.problem import Method, Problem, linear
 from benchmarks.inverse.race import memory, race
+from benchmarks.inverse.reporting import against_seconds, decibels, spelt
 from benchmarks.inverse.rivals import dflow, flowchef, ot_ode, pnp_flow, total_variation, wavelets
 from benchmarks.record import Parts
 from benchmarks.tables import Picture, Table, number
@@ -43,7 +42,7 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0, si
     rows = race(METHODS, tasks, validation, judge, "psnr", parts=parts, show=show, seed=seed)
     held = memory(METHODS, functools.partial(example, signals, weights), parts, seed)
     results = {"n": n, "signals": signals, "memory_mb": held, "tasks": rows}
-    pictures += [*charts(results), *galleries(tasks, rows)]
+    pictures += [against_seconds(results, METHODS, "psnr", "picture"), *galleries(tasks, rows)]
     for row in (row for methods in rows.values() for measured in methods.values() for row in measured):
         del row["shown"]
     return results
@@ -89,16 +88,6 @@ def galleries(tasks: dict[str, tuple[Problem, Tensor]],
     return found
 
 
-def charts(results: dict[str, Any]) -> list[Picture]:
-    """PSNR against seconds, a panel for each task."""
-    drawn = {task: [Series(METHODS[name].label, sorted((row["cpu_seconds"], row["psnr"]) for row in measured))
-                    for name, measured in methods.items()] for task, methods in results["tasks"].items()}
-    return [Picture("seconds", "PSNR against seconds",
-                    panels(drawn, "processor seconds a picture", "mean PSNR, dB", linear=True, columns=4),
-                    f"{results['n']} pictures a panel. Where a method has more points than one, it was given more "
-                    "steps or evaluations.")]
-
-
 def tables(results: dict[str, Any]) -> list[Table]:
     tasks = results["tasks"]
     names = [name for name in METHODS if any(name in methods for methods in tasks.values())]
@@ -119,12 +108,3 @@ def tables(results: dict[str, Any]) -> list[Table]:
             "Misfit: root mean square of what is measured of the result, less what was measured, in units of the "
             "noise. FLIP: a difference as it is seen, 0 to 1. Memory: for each of 16 pictures at once."))
     return found
-
-
-def spelt(knobs: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in knobs.items()) or "–"
-
-
-def decibels(value: float | None) -> str:
-    """Two digits behind the point."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
