@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.geometry import keeps_bonds
 from molflow.nn.property import PROPERTIES, UNITS
 from molflow.nn.weights import SHIPPED
-from molflow.oracles import dft
+from molflow.oracles import dft, xtb
 from molflow.oracles.qm9_level import FITTED_METHOD
 from molflow.oracles.record import Properties
 from molflow.parallel import Crash, spread
@@ -33,14 +34,14 @@ from molflow.targets import TargetError
 from molflow.verification import KCAL_PER_MOL
 
 WAYS = {"guide": "by the guide", "evaluator": "by the evaluator", "generated": "by DFT, as generated",
-        "relaxed": "by DFT, relaxed"}
-STATES = ("generated", "relaxed")
+        "xtb": "by DFT, relaxed by GFN2-xTB", "relaxed": "by DFT, relaxed by DFT"}
+STATES = ("generated", "xtb", "relaxed")
 
 
 def run(*, parts: Parts, n: int = 20, seed: int = 0, device: str = "auto", weights: Path = SHIPPED,
         properties: Sequence[str] = PROPERTIES, budget: Budget = BUDGET, minutes: float = math.inf) -> dict[str, Any]:
-    """``n`` molecules for each property, each a part of its own, as generated and then relaxed; the first of every
-    property come first, and what is quick.
+    """``n`` molecules for each property, each a part of its own: as generated, relaxed by GFN2-xTB, relaxed by DFT. The
+    first of every property come first, and what is quick.
 
     None is begun after ``minutes``: those that have not had their turn are counted as such.
     """
@@ -80,7 +81,7 @@ def design(name: str, n: int, seed: int, budget: Budget, weights: Path, device: 
 
 def examine(parts: Parts, name: str, i: int, state: str) -> dict[str, Any]:
     """One designed molecule by DFT, in a process of its own, which it may take with it."""
-    if (name, state) == ("cv", "generated"):
+    if name == "cv" and state != "relaxed":
         return {"fault": "no heat capacity off a minimum"}
     designed = parts.read(f"{name}-designed")
     assert designed is not None
@@ -88,8 +89,19 @@ def examine(parts: Parts, name: str, i: int, state: str) -> dict[str, Any]:
     print(f"{name} {i + 1}, {state}: {claims['smiles']}", file=sys.stderr)
     positions = np.array(claims["positions"], dtype=float)  # None where they are not finite
     molecule = Molecule(positions, *(np.array(claims[key]) for key in ("numbers", "charges", "bonds")))
+    if state == "xtb":
+        return _calculated(name, partial(at_xtb_minimum, molecule, alpha=name == "alpha"))
     return _calculated(name, partial(dft.properties, molecule, relax=state == "relaxed", alpha=name == "alpha",
                                      cv=name == "cv"))
+
+
+def at_xtb_minimum(molecule: Molecule, alpha: bool) -> Properties:
+    """DFT's values, and GFN2-xTB's relaxation."""
+    path = xtb.relax(molecule)
+    if path.fault or path.relaxed is None:
+        return Properties(method=path.method, version=path.version, seconds=path.seconds, fault=path.fault,
+                          relaxation=path)
+    return replace(dft.properties(path.relaxed, alpha=alpha), relaxation=path)
 
 
 def _measured(parts: Parts, name: str, i: int) -> dict[str, Any] | None:
@@ -119,13 +131,13 @@ def _calculated(name: str, job: Callable[[], Properties]) -> dict[str, Any]:
 def _summary(molecules: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean absolute errors over all that have a value, how many these are, and why others have none."""
 
-    kept = [each for each in molecules if each.get("relaxed", {}).get("keeps_bonds")]
+    kept = [each for each in molecules if _relaxation(each).get("keeps_bonds")]
 
     def errors(way: str, among: Sequence[dict[str, Any]], truth: str = "target") -> dict[str, Any]:
         pairs = [(_value(each, way), _value(each, truth)) for each in among]
         return _mean([abs(value - wanted) for value, wanted in pairs if value is not None and wanted is not None])
 
-    strains = [strain for each in molecules if (strain := each.get("relaxed", {}).get("strain")) is not None]
+    strains = [strain for each in molecules if (strain := _relaxation(each).get("strain")) is not None]
     return {"all": {way: errors(way, molecules) for way in WAYS}, "kept": {way: errors(way, kept) for way in WAYS},
             "evaluator_against_dft": errors("evaluator", molecules, "generated"),
             "valid": sum(each["valid"] for each in molecules), "keeps_bonds": len(kept),
@@ -135,6 +147,11 @@ def _summary(molecules: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 times := [each[way]["seconds"] for each in molecules if "seconds" in each.get(way, {})])},
             "faults": dict(Counter(f"{WAYS[way]}: {each[way]['fault'].split(' (')[0]}" for way in STATES
                                    for each in molecules if each.get(way, {}).get("fault")))}
+
+
+def _relaxation(molecule: dict[str, Any]) -> dict[str, Any]:
+    """By DFT, or as long as there is none by GFN2-xTB."""
+    return molecule.get("relaxed") or molecule.get("xtb", {})
 
 
 def _value(molecule: dict[str, Any], said_by: str) -> float | None:
@@ -165,26 +182,28 @@ def tables(results: dict[str, Any]) -> list[Table]:
               *(number(part["summary"]["seconds"].get(way)) for way in STATES)]
              for name, part in measured.items()]
     one_by_one = [[f"{name} {i + 1}", each["smiles"] or "–", number(each["target"]), number(each["guide"]),
-                   number(each["evaluator"]), number(_value(each, "generated")),
-                   number(_value(each, "relaxed")), number(each.get("relaxed", {}).get("strain")), _word(each)]
+                   number(each["evaluator"]), *(number(_value(each, state)) for state in STATES),
+                   number(_relaxation(each).get("strain")), _word(each)]
                   for name, part in measured.items() for i, each in enumerate(part["molecules"])]
     return [
         Table(f"Mean absolute error, by {results['method']} ({results['version']}); in brackets of how many molecules",
               ["", *(f"{name}, {FIELD_UNITS[name]}" for name in measured)], rows,
               "Every molecule that has a value counts, whatever its state. Without one: "
               f"{'; '.join(faults) or 'none'}."),
-        Table("The molecules", ["", "designed", "calculated as generated", "relaxed", "valid",
+        Table("The molecules", ["", "designed", "calculated as generated", "relaxed by xTB", "by DFT", "valid",
                                 "keep their bonds when relaxed", "strain, median, kcal/mol", "s, as generated",
-                                "s, relaxed"], about),
+                                "s, relaxed by xTB", "s, by DFT"], about,
+              "Strain and bonds by DFT's relaxation, or where there is none by GFN2-xTB's."),
         Table("One by one, energies in eV", ["", "SMILES", "target", "guide", "evaluator", "DFT, as generated",
-                                             "DFT, relaxed", "strain, kcal/mol", ""], one_by_one),
+                                             "DFT, relaxed by xTB", "DFT, relaxed by DFT", "strain, kcal/mol", ""],
+              one_by_one),
     ]
 
 
 def _word(each: dict[str, Any]) -> str:
     words = [f"{WAYS[way]}: {each[way]['fault']}" for way in STATES if each.get(way, {}).get("fault")]
     words += ["not valid"] * (not each["valid"])
-    words += ["breaks"] * (each.get("relaxed", {}).get("keeps_bonds") is False)
+    words += ["breaks"] * (_relaxation(each).get("keeps_bonds") is False)
     return "; ".join(words)
 
 
