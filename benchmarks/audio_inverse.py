@@ -23,6 +23,7 @@ from molflow.adapters.adapter import Adapter
 from molflow.data.speech import LOUDNESS
 from molflow.nn.weights import SHIPPED
 
+WEIGHTS = ("speech",)
 METHODS = {
     "molflow": Method("molflow", ours.solve, efforts=ours.EFFORTS),
     "dflow": Method("D-Flow", dflow.solve, efforts=dflow.EFFORTS),

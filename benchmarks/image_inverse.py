@@ -22,6 +22,7 @@ from benchmarks.tables import Picture, Table, number
 from molflow.adapters import image
 from molflow.nn.weights import SHIPPED
 
+WEIGHTS = "digits", "photos"
 METHODS = {
     "molflow": Method("molflow", ours.solve, efforts=ours.EFFORTS),
     "dflow": Method("D-Flow", dflow.solve, efforts=dflow.EFFORTS),

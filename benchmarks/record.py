@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,6 +68,10 @@ class Parts:
         return record["results"]
 
 
+OF_MOLECULES = "evaluator", "generator", "generator.atlas", "guide"
+"""The files of weights that a benchmark stands on, unless its module's ``WEIGHTS`` names others."""
+
+
 def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *, resume: bool = False,
             overwrite: bool = False) -> dict[str, Any]:
     """Run ``module``, print its tables, write ``out``/NAME.json, .md and pictures, and return the record.
@@ -84,7 +88,7 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
                 if key not in ("parts", "pictures")}
     shown = {key: value for key, value in settings.items() if key != "seed"}
     if "weights" in shown:
-        shown["weights"] = _fingerprints(shown["weights"])
+        shown["weights"] = _fingerprints(shown["weights"], getattr(module, "WEIGHTS", OF_MOLECULES))
     if "parts" in parameters:
         # which properties are measured, and for how long, says nothing about how
         same = plain({key: value for key, value in {**shown, "seed": settings["seed"]}.items()
@@ -155,10 +159,10 @@ def _commit() -> dict[str, Any]:
     return {"commit": described and described.rstrip("+"), "dirty": described and described.endswith("+")}
 
 
-def _fingerprints(folder: Path) -> dict[str, str]:
-    """Start of the SHA-256 of every file of weights: their content, whatever the folder is called."""
+def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Start of the SHA-256 of the files of weights that are there: their content, whatever the folder is called."""
     digests = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in filter(Path.exists, (folder / f"{name}.safetensors" for name in sorted(names))):
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return digests
