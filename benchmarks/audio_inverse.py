@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.inverse import ours, sounds
+from benchmarks.inverse import sounds
+from benchmarks.inverse.methods import ON_A_PRIOR
 from benchmarks.inverse.metrics import log_spectral_distance, snr, stoi
-from benchmarks.inverse.problem import Method, Problem, linear
+from benchmarks.inverse.problem import Method, Problem
 from benchmarks.inverse.race import memory, race
-from benchmarks.inverse.reporting import against_seconds, decibels, spelt
-from benchmarks.inverse.rivals import dflow, flowchef, interpolation, ot_ode, pnp_flow, wavelets
+from benchmarks.inverse.reporting import against_seconds, decibels, spelt, without_shown
+from benchmarks.inverse.rivals import interpolation, wavelets
 from benchmarks.inverse.spectrograms import spectrograms
 from benchmarks.record import Parts
 from benchmarks.tables import Picture, Table, number
@@ -25,11 +26,7 @@ from molflow.nn.weights import SHIPPED
 
 WEIGHTS = ("speech",)
 METHODS = {
-    "molflow": Method("molflow", ours.solve, efforts=ours.EFFORTS),
-    "dflow": Method("D-Flow", dflow.solve, efforts=dflow.EFFORTS),
-    "ot_ode": Method("OT-ODE", ot_ode.solve, ot_ode.GRID, ot_ode.EFFORTS, linear),
-    "pnp_flow": Method("PnP-Flow", pnp_flow.solve, pnp_flow.GRID, pnp_flow.EFFORTS),
-    "flowchef": Method("FlowChef", flowchef.solve, flowchef.GRID, flowchef.EFFORTS),
+    **ON_A_PRIOR,
     "wavelets": Method("wavelets", wavelets.solve, wavelets.GRID_OF_SOUND),
     "linear": Method("linear", interpolation.solve, interpolation.LINEAR, applies=interpolation.incomplete),
     "spline": Method("cubic spline", interpolation.solve, interpolation.SPLINE, applies=interpolation.incomplete),
@@ -55,9 +52,7 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0,
         lines |= {METHODS[name].label: torch.tensor(measured[-1]["shown"]) for name, measured in methods.items()}
         pictures.append(Picture(f"{place}", f"{task[0].upper()}{task[1:]}",
                                 spectrograms({**lines, "clean": clean[0, 0]}), "The first clip, not chosen."))
-    for row in (row for methods in rows.values() for measured in methods.values() for row in measured):
-        del row["shown"]
-    return results
+    return without_shown(results)
 
 
 def prior(weights: Path) -> Adapter:

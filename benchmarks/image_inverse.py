@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.inverse import ours, pictures
+from benchmarks.inverse import pictures
 from benchmarks.inverse.gallery import gallery, strip
+from benchmarks.inverse.methods import ON_A_PRIOR
 from benchmarks.inverse.metrics import flip, psnr, ssim
-from benchmarks.inverse.problem import Method, Problem, linear
+from benchmarks.inverse.problem import Method, Problem
 from benchmarks.inverse.race import memory, race
-from benchmarks.inverse.reporting import against_seconds, decibels, spelt
-from benchmarks.inverse.rivals import dflow, flowchef, ot_ode, pnp_flow, total_variation, wavelets
+from benchmarks.inverse.reporting import against_seconds, decibels, spelt, without_shown
+from benchmarks.inverse.rivals import total_variation, wavelets
 from benchmarks.record import Parts
 from benchmarks.tables import Picture, Table, number
 from molflow.adapters import image
@@ -24,11 +25,7 @@ from molflow.nn.weights import SHIPPED
 
 WEIGHTS = "digits", "photos"
 METHODS = {
-    "molflow": Method("molflow", ours.solve, efforts=ours.EFFORTS),
-    "dflow": Method("D-Flow", dflow.solve, efforts=dflow.EFFORTS),
-    "ot_ode": Method("OT-ODE", ot_ode.solve, ot_ode.GRID, ot_ode.EFFORTS, linear),
-    "pnp_flow": Method("PnP-Flow", pnp_flow.solve, pnp_flow.GRID, pnp_flow.EFFORTS),
-    "flowchef": Method("FlowChef", flowchef.solve, flowchef.GRID, flowchef.EFFORTS),
+    **ON_A_PRIOR,
     "total_variation": Method("total variation", total_variation.solve, total_variation.GRID),
     "wavelets": Method("wavelets", wavelets.solve, wavelets.GRID),
 }
@@ -44,9 +41,7 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0, si
     held = memory(METHODS, functools.partial(example, signals, weights), parts, seed)
     results = {"n": n, "signals": signals, "memory_mb": held, "tasks": rows}
     pictures += [against_seconds(results, METHODS, "psnr", "picture"), *galleries(tasks, rows)]
-    for row in (row for methods in rows.values() for measured in methods.values() for row in measured):
-        del row["shown"]
-    return results
+    return without_shown(results)
 
 
 def problems(signals: str, n: int, seed: int,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.inverse.problem import Problem
+from benchmarks.inverse.problem import Damage, Problem, damaged
 from molflow.adapters.adapter import Adapter
 from molflow.data.signals import SignalStore, to_float
 from molflow.data.store import DataError, data_folder
@@ -88,9 +87,6 @@ def _reduced(path: Path) -> Tensor:
 
 # ---- what is done to them --------------------------------------------------------------------------------------------
 
-Damage = Callable[[Tensor, torch.Generator], Operator]
-
-
 def _box(x: Tensor, rng: torch.Generator) -> Operator:
     """A square of 3/7 of the side is missing, at a random place in the middle."""
     side = x.shape[2]
@@ -122,13 +118,4 @@ TASKS: dict[str, tuple[Damage, float]] = {
 
 def problem(task: str, x: Tensor, adapter: Adapter, seed: int) -> Problem:
     """What is measured of pictures x (B, C, H, W)."""
-    damage, noise = TASKS[task]
-    rng = torch.Generator().manual_seed(seed)
-    operator = damage(x, rng)
-    if isinstance(operator, Clipped):  # a sensor's noise comes before its limits
-        heard = operator.gain * x + noise * torch.randn(x.shape, generator=rng)
-        measured = heard.clamp(-1, 1)
-        return Problem(adapter, Clipped.consistent(measured, torch.ones(1), operator.gain), measured, noise)
-    measured = operator(x)
-    measured = measured + noise * torch.randn(measured.shape, generator=rng)
-    return Problem(adapter, operator, operator(measured) if isinstance(operator, Masked) else measured, noise)
+    return damaged(*TASKS[task], x, adapter, seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from molflow.adapters.adapter import Adapter
-from molflow.inverse.operators import Operator
+from molflow.inverse.operators import Clipped, Masked, Operator
 from molflow.inverse.solve import plain_signal
 
 
@@ -45,6 +45,25 @@ class Problem:
     def guess(self) -> Tensor:
         """Signals (B, C, *size) from which the measurements may have come."""
         return self.operator.guess(self.measured, tuple(plain_signal(self.adapter).shape[2:]))
+
+
+Damage = Callable[[Tensor, torch.Generator], Operator]
+"""What is done to clean signals, some of it at random."""
+
+
+def damaged(damage: Damage, noise: float, x: Tensor, adapter: Adapter, seed: int) -> Problem:
+    """What is measured of clean signals x (B, C, *size)."""
+    rng = torch.Generator().manual_seed(seed)
+    operator = damage(x, rng)
+
+    def noisy(y: Tensor) -> Tensor:
+        return y + noise * torch.randn(y.shape, generator=rng)
+
+    if isinstance(operator, Clipped):  # a sensor's noise comes before its limits
+        measured = noisy(operator.gain * x).clamp(-operator.upper, operator.upper)
+        return Problem(adapter, Clipped.consistent(measured, operator.upper, operator.gain), measured, noise)
+    measured = noisy(operator(x))
+    return Problem(adapter, operator, operator(measured) if isinstance(operator, Masked) else measured, noise)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,13 @@ def against_seconds(results: dict[str, Any], methods: Mapping[str, Method], figu
                    "steps or evaluations.")
 
 
+def without_shown(results: dict[str, Any]) -> dict[str, Any]:
+    """The figures alone, of results whose pictures are drawn."""
+    tasks = {task: {name: [{key: value for key, value in row.items() if key != "shown"} for row in measured]
+                    for name, measured in methods.items()} for task, methods in results["tasks"].items()}
+    return {**results, "tasks": tasks}
+
+
 def spelt(knobs: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in knobs.items()) or "–"
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.inverse.problem import Problem
+from benchmarks.inverse.problem import Damage, Problem, damaged
 from molflow.adapters.adapter import Adapter
 from molflow.data.signals import SignalStore
 from molflow.data.speech import RATE
@@ -48,9 +46,6 @@ def clean(n: int, length: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat(cut[:n]), torch.cat(cut[n:])
 
 
-Damage = Callable[[Tensor, torch.Generator], Operator]
-
-
 def _gaps(x: Tensor, rng: torch.Generator) -> Operator:
     """In speech, not in silence: where gaps begin is drawn by the loudness there."""
     known = torch.ones(x.shape, dtype=torch.bool)
@@ -77,16 +72,7 @@ def _limit(x: Tensor) -> Tensor:
 
 def problem(task: str, x: Tensor, adapter: Adapter, seed: int) -> Problem:
     """What is measured of clips x (B, 1, L)."""
-    damage, noise = TASKS[task]
-    rng = torch.Generator().manual_seed(seed)
-    operator = damage(x, rng)
-    if isinstance(operator, Clipped):  # a microphone's noise comes before its limits
-        limit = operator.upper
-        measured = (x + noise * torch.randn(x.shape, generator=rng)).clamp(-limit, limit)
-        return Problem(adapter, Clipped.consistent(measured, limit), measured, noise)
-    measured = operator(x)
-    measured = measured + noise * torch.randn(measured.shape, generator=rng)
-    return Problem(adapter, operator, operator(measured) if isinstance(operator, Masked) else measured, noise)
+    return damaged(*TASKS[task], x, adapter, seed)
 
 
 def missing(problem: Problem) -> Tensor:

@@ -184,23 +184,29 @@ def pseudo_inverse(operator: Callable[[Tensor], Tensor], y: Tensor, shape: tuple
     So few steps leave out the directions that the operator almost loses, in which there would be only noise (Hansen
     1998, Rank-deficient and discrete ill-posed problems, ch. 6).
     """
-    x = torch.zeros(shape, dtype=y.dtype, device=y.device)
-    rest = adjoint(operator, y, shape)
-    along, square = rest, _square(rest)
-    first = square
+    return conjugate_gradients(lambda x: adjoint(operator, operator(x), shape), adjoint(operator, y, shape), steps)
+
+
+def conjugate_gradients(matrix: Callable[[Tensor], Tensor], right: Tensor, steps: int) -> Tensor:
+    """x (B, ...) with matrix(x) = right, each sample for itself, after so many steps from 0; ``matrix`` is linear,
+    symmetric and not negative (Hestenes and Stiefel 1952)."""
+    x = torch.zeros_like(right)
+    rest = along = right
+    first = square = dot(rest, rest)
     for _ in range(steps):
-        image = operator(along)
+        image = matrix(along)
         going = square > 1e-20 * first
-        length = torch.where(going, square / _square(image).clamp_min(1e-30), 0)
+        length = torch.where(going, square / dot(along, image).clamp_min(1e-30), 0)
         x = x + per_sample(length, x) * along
-        rest = rest - per_sample(length, x) * adjoint(operator, image, shape)
-        before, square = square, _square(rest)
+        rest = rest - per_sample(length, x) * image
+        before, square = square, dot(rest, rest)
         along = rest + per_sample(torch.where(going, square / before.clamp_min(1e-30), 0), x) * along
     return x
 
 
-def _square(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1)
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """(B,), of samples (B, ...)."""
+    return (a * b).flatten(1).sum(1)
 
 
 def gaussian_kernel(spread: float, axes: int = 2) -> Tensor:

@@ -24,7 +24,7 @@ from torch.func import jvp, vjp
 from molflow.adapters.adapter import Adapter
 from molflow.flow.path import interpolate, velocity_to_endpoint
 from molflow.flow.state import per_sample
-from molflow.inverse.operators import Operator
+from molflow.inverse.operators import Operator, dot
 from molflow.inverse.solve import assumed_variance, plain_signal, root_mean_square
 
 BACKWARD = 2
@@ -123,21 +123,17 @@ def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, va
     heeded = end.detach()
     said, transposed = vjp(measure, heeded)[:2]
     rest = along = y - said
-    square = _dot(rest, rest)
+    square = dot(rest, rest)
     anchor = heeded
     for _ in range(solves):
         (back,) = transposed(along)
         (spread,) = torch.autograd.grad(end, x, back, retain_graph=True)
         spread = (1 - t) ** 2 / t * spread  # C is symmetric, up to what the network has not learnt
         image = jvp(measure, (anchor,), (spread,))[1] + per_sample(variance, along) * along
-        bend = _dot(along, image)
+        bend = dot(along, image)
         length = torch.where(bend > 0, square / bend, 0.0)
         heeded = heeded + per_sample(length, spread) * spread
         rest = rest - per_sample(length, image) * image
-        before, square = square, _dot(rest, rest)
+        before, square = square, dot(rest, rest)
         along = rest + per_sample(torch.where(before > 0, square / before, 0.0), along) * along
     return heeded
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).flatten(1).sum(1)

@@ -14,7 +14,7 @@ from molflow.data.speech import LOUDNESS
 from molflow.inverse.operators import Blur, Both, Clipped, Identity, Masked, Operator, Shrink, low_pass
 from molflow.inverse.pictures import Picture
 from molflow.inverse.posterior import Averaging, average
-from molflow.inverse.solve import Recipe, restore
+from molflow.inverse.solve import Recipe, plain_signal, restore
 from molflow.inverse.sounds import Sound
 from molflow.inverse.tiles import Tiling
 
@@ -98,8 +98,7 @@ def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, m
             progress: Progress | None = None) -> list[Tensor]:
     """Restore signals (P, C, *size), in tiles of the prior's size: what they are step by step; the last is what they
     come to. Raises ValueError where they are smaller."""
-    with torch.no_grad():
-        tile = tuple(adapter.decode(torch.zeros(1, *adapter.shape, device=adapter.device)).shape[2:])
+    tile = tuple(plain_signal(adapter).shape[2:])
     size = tuple(damage.factor * n for n in measured.shape[2:])
     if any(n < t for n, t in zip(size, tile, strict=True)):
         raise ValueError(f"{_by(size)} is smaller than the prior's {_by(tile)}")

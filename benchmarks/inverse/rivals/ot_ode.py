@@ -8,15 +8,19 @@ knob, 0.1 to 0.4 there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.func import vjp
 
 from benchmarks.inverse.problem import Problem, Solved
-from molflow.flow.state import per_sample
+from molflow.inverse.operators import conjugate_gradients
 
 GRID = ({"begin": 0.1}, {"begin": 0.2}, {"begin": 0.4})
 EFFORTS = ({"steps": 20}, {"steps": 100})
+SOLVES = 30
+"""Steps of conjugate gradients for each inverse."""
 
 
 def solve(problem: Problem, *, seed: int, begin: float, steps: int) -> Solved:
@@ -33,8 +37,11 @@ def solve(problem: Problem, *, seed: int, begin: float, steps: int) -> Solved:
         end = at + (1 - t) * velocity
         spread = (1 - t) ** 2 / (t**2 + (1 - t) ** 2)
         said, transposed = vjp(problem.measure, end.detach())
-        weight = _solved(lambda w, a=spread, back=transposed: a * _linear(problem, back(w)[0]) + noise**2 * w,
-                         problem.measured - said)
+
+        def covariance(w: Tensor, a: float = spread, back: Callable = transposed) -> Tensor:
+            return a * _linear(problem, back(w)[0]) + noise**2 * w
+
+        weight = conjugate_gradients(covariance, problem.measured - said, SOLVES)
         (pull,) = torch.autograd.grad(end, at, transposed(weight)[0])
         x = x + (velocity.detach() + (1 - t) / t * pull) / steps
     with torch.no_grad():
@@ -44,17 +51,3 @@ def solve(problem: Problem, *, seed: int, begin: float, steps: int) -> Solved:
 def _linear(problem: Problem, end: Tensor) -> Tensor:
     """A of a linear operator, without what a decoder may add."""
     return problem.measure(end) - problem.measure(torch.zeros_like(end))
-
-
-def _solved(matrix, right: Tensor, steps: int = 30) -> Tensor:  # type: ignore[no-untyped-def]
-    """matrix(w) = right for each sample, by conjugate gradients."""
-    w, rest = torch.zeros_like(right), right
-    along, square = rest, rest.flatten(1).square().sum(1)
-    for _ in range(steps):
-        image = matrix(along)
-        length = square / (along * image).flatten(1).sum(1).clamp_min(1e-20)
-        w = w + per_sample(length, w) * along
-        rest = rest - per_sample(length, w) * image
-        before, square = square, rest.flatten(1).square().sum(1)
-        along = rest + per_sample(square / before.clamp_min(1e-20), w) * along
-    return w
