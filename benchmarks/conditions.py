@@ -1,9 +1,10 @@
-"""Design under a condition: a kept fragment, a formula, a lead to stay near; what is kept, found, and how well."""
+"""Design under a condition: kept fragments, a formula, a lead to stay near; what is kept, found, and how well."""
 
 from __future__ import annotations
 
 import math
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ TARGETS: dict[str, Any] = {"gap": 5.5, "mu": "<4"}
 
 FRAGMENTS = {"pyrrole": "c1cc[nH]c1", "furan": "c1ccoc1", "oxirane": "C1CO1", "amide": "NC=O", "cyclobutane": "C1CCC1",
              "propyne": "CC#C", "nitrile": "CC#N", "lactone": "O=C1CCO1"}
+PAIRS = {"nitrile and ether": "C#N.COC", "amide and fluoromethyl": "NC=O.CF", "cyclopropane and carbonyl": "C1CC1.CC=O",
+         "furan and nitrile": "c1ccoc1.CC#N"}
 FORMULAS = ("C7H10O2", "C6H11NO", "C8H14O", "C5H7N3O", "C7H8N2", "C6H8O3")
 LEADS = {"cyclohexanone": "O=C1CCCCC1", "anisole's ring": "COc1ccoc1", "proline-like": "OC(=O)C1CCCN1"}
 SIMILARITY = 0.4
@@ -33,12 +36,12 @@ def run(*, n: int = 16, seed: int = 0, device: str = "auto", weights: Path = SHI
     """``n`` molecules for each condition."""
     files = {name: weights / f"{name}.safetensors" for name in ("generator", "guide", "evaluator")}
     rows = []
-    asked = [*(("fragment", name, smiles) for name, smiles in FRAGMENTS.items()),
+    asked = [*(("fragment", name, smiles) for name, smiles in {**FRAGMENTS, **PAIRS}.items()),
              *(("formula", formula, formula) for formula in FORMULAS),
              *(("lead", name, smiles) for name, smiles in LEADS.items())]
     for kind, name, text in asked:
-        piece = None if kind == "formula" else embedded(text)
-        condition: dict[str, Any] = {kind: text if piece is None else piece}
+        pieces = [] if kind == "formula" else [embedded(one) for one in text.split(".")]
+        condition: dict[str, Any] = {kind: text if kind == "formula" else pieces if kind == "fragment" else pieces[0]}
         if kind == "lead":
             condition["similarity"] = SIMILARITY
         begun = time.perf_counter()
@@ -47,7 +50,7 @@ def run(*, n: int = 16, seed: int = 0, device: str = "auto", weights: Path = SHI
         except NothingFound:
             made = None
         rows.append({"kind": kind, "condition": name, "asked": n, "seconds": time.perf_counter() - begun,
-                     **(_judged(made, kind, text, piece) if made else {"returned": 0})})
+                     **(_judged(made, kind, text, pieces) if made else {"returned": 0})})
     return {"targets": {name: str(value) for name, value in TARGETS.items()}, "rows": rows}
 
 
@@ -60,14 +63,15 @@ def embedded(smiles: str) -> Molecule:
     return from_rdkit(mol)
 
 
-def _judged(made: DesignRun, kind: str, text: str, piece: Molecule | None) -> dict[str, Any]:
+def _judged(made: DesignRun, kind: str, text: str, pieces: list[Molecule]) -> dict[str, Any]:
     """By RDKit alone, not by what the search itself asks."""
     smiles = [str(molecule.smiles) for molecule in made.molecules]
     far: list[float] = []
-    if kind == "fragment" and piece is not None:
-        core = Chem.RemoveHs(piece.to_rdkit())
-        Chem.SanitizeMol(core)
-        far = [_farthest(core, molecule.to_rdkit()) for molecule in made.molecules]
+    if kind == "fragment":
+        cores = [Chem.RemoveHs(piece.to_rdkit()) for piece in pieces]
+        for core in cores:
+            Chem.SanitizeMol(core)
+        far = [_farthest(cores, molecule.to_rdkit()) for molecule in made.molecules]
         meets = [distance <= KEPT for distance in far]
     elif kind == "formula":
         meets = [rdMolDescriptors.CalcMolFormula(molecule.to_rdkit()) == text for molecule in made.molecules]
@@ -83,16 +87,20 @@ def _judged(made: DesignRun, kind: str, text: str, piece: Molecule | None) -> di
             "nfe": float(np.mean([molecule.properties["nfe"] for molecule in made.molecules]))}
 
 
-def _farthest(core: Chem.Mol, mol: Chem.Mol) -> float:
-    """Å by which the fragment's worst atom is off after alignment, of its best match; infinite without one."""
+def _farthest(cores: list[Chem.Mol], mol: Chem.Mol) -> float:
+    """Å by which the worst atom is off after alignment of each piece, of the best matches that share no atom; infinite
+    without any."""
     Chem.SanitizeMol(mol)
-    found = math.inf
-    for match in mol.GetSubstructMatches(core, uniquify=False):
-        moved = Chem.Mol(core)
-        rdMolAlign.AlignMol(moved, mol, atomMap=list(enumerate(match)))
-        apart = moved.GetConformer().GetPositions() - mol.GetConformer().GetPositions()[list(match)]
-        found = min(found, float(np.linalg.norm(apart, axis=1).max()))
-    return found
+    return min((max(_off(core, mol, match) for core, match in zip(cores, matches, strict=True))
+                for matches in product(*(mol.GetSubstructMatches(core, uniquify=False) for core in cores))
+                if len({atom for match in matches for atom in match}) == sum(map(len, matches))), default=math.inf)
+
+
+def _off(core: Chem.Mol, mol: Chem.Mol, match: tuple[int, ...]) -> float:
+    moved = Chem.Mol(core)
+    rdMolAlign.AlignMol(moved, mol, atomMap=list(enumerate(match)))
+    apart = moved.GetConformer().GetPositions() - mol.GetConformer().GetPositions()[list(match)]
+    return float(np.linalg.norm(apart, axis=1).max())
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

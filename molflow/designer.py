@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,8 @@ class DesignRun:
 
 
 def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: int | None = None,
-           formula: str | None = None, fragment: Molecule | None = None, lead: Molecule | None = None,
+           formula: str | None = None, fragment: Molecule | Sequence[Molecule] | None = None,
+           lead: Molecule | None = None,
            similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
            generator: Path | None = None, guide: Path | None = None, evaluator: Path | None = None,
            verify: Method | None = None, share: tuple[int, int] = (0, 1),
@@ -98,7 +99,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         atoms: size of every molecule, hydrogens counted; by default what suits the targets.
         formula: of every molecule, such as ``"C7H10O2"``.
         fragment: a piece to be contained atom for atom, with its bonds and, to 0.1 Å, its shape; hydrogens do not
-            count. Where it has one, or an open valence, the rest of a molecule may begin.
+            count. Where it has one, or an open valence, the rest of a molecule may begin. Several pieces are joined:
+            in the places that they have beside each other, or, where they overlap, each for itself.
         lead: a molecule to stay near.
         similarity: how near, by Tanimoto's coefficient of Morgan fingerprints.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -138,9 +140,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         conditions.append(has_formula(composition))
     if lead is not None:
         conditions.append(is_like(lead, similarity))
-    core = None if fragment is None else Fragment.of(fragment)
-    if fragment is not None and core is not None:
-        check_fragment(core, fragment, flow, atoms)
+    core = None
+    if fragment is not None:
+        core = Fragment.of(*([fragment] if isinstance(fragment, Molecule) else fragment))
+        check_fragment(core, flow, atoms)
     leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
     for reader in (leader, judge):
         reader.check_for(flow)
@@ -152,6 +155,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
              for name, goal in wanted.items()]
     bounds = {name: (goal.low, goal.high) for name, goal in zip(wanted, goals, strict=True)}
     sizes = choose_sizes(flow, n, seed, atoms, bounds)
+    if core is not None and atoms is None:
+        sizes = sizes.clip(min(core.least, flow.prior.sizes[-1]))
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)
     begun = time.perf_counter()
@@ -159,6 +164,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun
     warnings = warnings_for(wanted, flow.prior.ranges)
+    if core is not None and core.bodies.any():
+        warnings.append("the pieces overlap: each keeps its own shape, but not its place beside the others")
     if must.all and not found.fit.all():
         missing = f"{int((~found.fit).sum())} of the {n} molecules do not meet the formula, fragment or lead"
         if not found.fit.any():
@@ -199,10 +206,13 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts)
 
 
-def check_fragment(core: Fragment, piece: Molecule, generator: Generator, atoms: int | None) -> None:
+def check_fragment(core: Fragment, generator: Generator, atoms: int | None) -> None:
     """Raise TargetError where the generator's molecules cannot contain it."""
-    if strange := sorted(set(piece.numbers.tolist()) - set(generator.vocabulary.elements)):
-        raise TargetError(f"the fragment has elements that the model does not know: {chemical_symbols[strange[0]]}")
+    for name, values, known in (("elements", core.core.numbers, generator.vocabulary.elements),
+                                ("charges", core.core.charges, generator.vocabulary.charges)):
+        if strange := sorted(set(values.tolist()) - set(known)):
+            what = chemical_symbols[strange[0]] if name == "elements" else f"{strange[0]:+d}"
+            raise TargetError(f"the fragment has {name} that the model does not know: {what}")
     room = atoms or generator.prior.sizes[-1]
     if len(core) > room:
         raise TargetError(f"the fragment has {len(core)} heavy atoms: too many for molecules of {room} atoms")

@@ -68,12 +68,24 @@ def test_design_writes_everything_and_can_be_repeated(molflow, tiny_weights, tmp
     (["--target", "gap=9", "--target", "homo=-6", "--target", "lumo=0"], ["contradicts"]),
     (["--target", "gap=5", "--formula", "C2H7"], ["unpaired"]),
     (["--target", "gap=5", "--fragment", "none.sdf"], ["none.sdf"]),
+    (["--fragment", REAL, "none.sdf", "--target", "gap=5"], ["none.sdf"]),
+    (["--target", "gap=5", "core.sdf"], ["core.sdf", "--fragment"]),
     (["--target", "gap=5", "--device", "tpu"], ["tpu"]),
 ])
 def test_bad_input_to_design(molflow, tiny_weights, tmp_path, arguments, words):
     out = tmp_path / "out"
     refused(molflow("design", *arguments, "--out", out, *models(tiny_weights)), *words)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("between", [[], ["--fragment"]])
+def test_several_files_of_pieces_are_all_read(molflow, tiny_weights, tmp_path, qm9, between):
+    piece = max(qm9, key=lambda molecule: (molecule.numbers > 1).sum())
+    files = [tmp_path / name for name in ("a.sdf", "b.sdf")]
+    for file in files:
+        write_sdf(file, [piece])
+    refused(molflow("design", "--fragment", files[0], *between, files[1], "--target", "gap=5", "--out", tmp_path / "o",
+                    *models(tiny_weights)), "18 heavy atoms", "9 atoms")
 
 
 def test_a_target_outside_what_was_seen_warns_and_goes_on(molflow, tiny_weights, tmp_path):

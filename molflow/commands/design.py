@@ -19,8 +19,9 @@ def design(
     seed: Seed = 0,
     atoms: Atoms = None,
     formula: Annotated[str | None, typer.Option(help="Of every molecule, for example C7H10O2.")] = None,
-    fragment: Annotated[Path | None, typer.Option(help="SDF file of a piece that every molecule is to "
-                                                       "contain.")] = None,
+    fragment: Annotated[list[Path] | None, typer.Option(help="SDF file of a piece that every molecule is to contain; "
+                                                             "of several (a.sdf b.sdf), all of them.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,  # files after --fragment a.sdf
     lead: Annotated[Path | None, typer.Option("--from", help="SDF file whose first molecule to stay near.")] = None,
     similarity: Annotated[float, typer.Option(help="How near, by Tanimoto's coefficient.")] = 0.4,
     device: Device = "auto",
@@ -47,10 +48,13 @@ def design(
     if min(lookups, draws) < 1 or min(generations, gradients) < 0:
         raise InputError("--lookups and --draws must be at least 1, --generations and --gradients at least 0, got "
                          f"{lookups}, {draws}, {generations} and {gradients}")
+    if more and not fragment:
+        raise InputError(f"what is {more[0]}? Files of pieces follow --fragment")
+    pieces = [read(file)[0] for file in [*(fragment or []), *(more or [])]]
     targets = parse_targets(target)
     with live() as tell:
         run = run_design(targets, n, seed, atoms=atoms, formula=formula,
-                         fragment=read(fragment)[0] if fragment else None, lead=read(lead)[0] if lead else None,
+                         fragment=pieces or None, lead=read(lead)[0] if lead else None,
                          similarity=similarity, device=device,
                          budget=Budget(lookups, draws, generations, gradients=gradients), generator=generator,
                          guide=guide, evaluator=evaluator, verify=verify,  # type: ignore[arg-type]

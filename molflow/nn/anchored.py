@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from molflow.flow.state import State
+from molflow.molecules.rigid import deviation, laid
 from molflow.molecules.state import centre
 from molflow.nn.velocity import MoleculeField, endpoint_to_velocity
 
@@ -22,37 +22,25 @@ class Anchor:
     Attributes:
         atoms: (B, k) int64, numbers of the atoms in each molecule.
         positions: (k, 3) Å, of the fragment.
+        bodies: (k,) int64, the rigid body that each belongs to; bodies are free against each other.
     """
 
     atoms: Tensor
     positions: Tensor
+    bodies: Tensor
 
     def select(self, index: Tensor) -> Anchor:
         """Those of the rows ``index`` (b,)."""
-        return Anchor(self.atoms[index], self.positions)
-
-    @torch.no_grad()
-    def laid(self, positions: Tensor) -> Tensor:
-        """The fragment (B, k, 3) laid by rotation and translation onto the atoms of molecules (B, N, 3) as well as can
-        be (Kabsch 1976, Acta Cryst. A 32, 922)."""
-        there = self._of(positions)
-        middle = there.mean(1, keepdim=True)
-        own = (self.positions - self.positions.mean(0)).to(there).expand_as(there)
-        u, _, v = torch.linalg.svd(own.transpose(1, 2) @ (there - middle))
-        hand = torch.ones(len(there), 3, dtype=there.dtype, device=there.device)
-        hand[:, 2] = torch.linalg.det(u @ v)
-        return own @ (u * hand[:, None]) @ v + middle
+        return Anchor(self.atoms[index], self.positions, self.bodies)
 
     def deviation(self, positions: Tensor) -> Tensor:
         """(B,) Å, distance of the atom that lies farthest from its place in the fragment."""
-        return (self._of(positions) - self.laid(positions)).norm(dim=-1).amax(1)
+        return deviation(self.bodies, self.positions, positions.gather(1, self._rows(positions)))
 
     def put(self, positions: Tensor) -> Tensor:
-        """Positions (B, N, 3) with the fragment in its place."""
-        return positions.scatter(1, self._rows(positions), self.laid(positions))
-
-    def _of(self, positions: Tensor) -> Tensor:
-        return positions.gather(1, self._rows(positions))
+        """Positions (B, N, 3) with the fragment in its place, laid there as well as can be."""
+        rows = self._rows(positions)
+        return positions.scatter(1, rows, laid(self.bodies, self.positions, positions.gather(1, rows)))
 
     def _rows(self, positions: Tensor) -> Tensor:
         return self.atoms.to(positions.device)[..., None].expand(-1, -1, 3)

@@ -34,7 +34,6 @@ class Pool:
         readings: (K, 6) by the guide.
         errors: (K, 6) to be expected of the readings.
         fit: (K,) bool, whether they are whole, and meet the conditions.
-        anchors: (K, k) the atoms that are held in a fragment's place, if one is wanted.
     """
 
     sources: list[State]
@@ -42,7 +41,6 @@ class Pool:
     readings: Tensor
     errors: Tensor
     fit: Tensor
-    anchors: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
@@ -64,14 +62,13 @@ class Pool:
         tell("drawing", 1.0)
         batch = MoleculeBatch.cat(batches)[torch.from_numpy(np.argsort(order, kind="stable"))]
         readings, doubts = guide.read(batch)
-        return cls(sources, batch, readings, guide.expected_errors(doubts), is_whole(batch) & conditions(batch),
-                   None if anchor is None else anchor.atoms)
+        return cls(sources, batch, readings, guide.expected_errors(doubts), is_whole(batch) & conditions(batch))
 
-    def anchor(self, fragment: Fragment) -> Anchor:
-        """The atoms of each candidate that lie most like the fragment; the first ones where it has none."""
+    def places(self, fragment: Fragment) -> Tensor:
+        """The atoms (K, k) of each candidate that lie most like the fragment; the first ones where it has none."""
         places = [fragment.place_in(molecule) for molecule in unbatch(self.batch)]
         atoms = [np.arange(len(fragment)) if place is None else place[0] for place in places]
-        return Anchor(torch.from_numpy(np.stack(atoms)), torch.from_numpy(fragment.positions).float())
+        return torch.from_numpy(np.stack(atoms))
 
     def share(self, problem: Problem) -> Tensor:
         """For each of B problems a candidate (B,), none twice and no two that are the same molecule where that can be

@@ -28,7 +28,7 @@ class Budget:
 
     Attributes:
         lookups: candidates to start from, looked up in an atlas.
-        draws: candidates to start from where there is no atlas.
+        draws: candidates to start from where there is no atlas, or too little of a fragment in it.
         generations, children: of the evolution of the source point.
         gradients, trials: of Newton's method: most gradients, steps after each; nothing is moved without gradients.
         steps: of the flow's solver.
@@ -43,7 +43,8 @@ class Budget:
     steps: int = STEPS
 
     def nfe(self, properties: int, atlas: bool = True) -> int:
-        """Most evaluations of the velocity field for a molecule; a backward pass, one a property, counts as two."""
+        """Most evaluations of the velocity field for a molecule, without a fragment (`molflow.search.implant`); a
+        backward pass, one a property, counts as two."""
         newton = self.gradients * (1 + 2 * properties + self.trials)
         flows = (self.lookups if atlas else self.draws) + self.generations * self.children + newton
         return self.steps * flows

@@ -23,6 +23,8 @@ from molflow.molecules.stability import is_whole
 from molflow.molecules.state import MoleculeSpace, decode, encode
 from molflow.nn.anchored import Anchor
 from molflow.search.atlas import Atlas
+from molflow.search.implant import NFE as IMPLANT_NFE
+from molflow.search.implant import implant
 from molflow.search.pool import Pool, twins
 from molflow.search.problem import POWER, Budget, Found, Problem, Progress
 
@@ -53,28 +55,33 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     chunk = chunk or (16 if generator.device.type == "cpu" else 256)
     tell = progress or (lambda what, share: None)
     rng = torch.Generator(device=generator.device).manual_seed(seed)
-    candidates = budget.draws if atlas is None else budget.lookups
-    sources = _candidates(problem, generator, guide, candidates, atlas, conditions, seed, rng)
-    fragment = conditions.fragment
-    run = partial(Pool.run, sources, generator, guide, steps=budget.steps, chunk=8 * chunk, tell=tell)
-    pool = run(conditions=conditions if fragment is None else NO_CONDITIONS)
-    if fragment is not None:  # where does it lie? Then once more, with its atoms held there
-        pool = run(conditions=conditions, anchor=pool.anchor(fragment))
-        candidates *= 2
+    sources, known = _candidates(problem, generator, guide, budget, atlas, conditions, seed, rng)
+    run = partial(Pool.run, generator=generator, guide=guide, steps=budget.steps, chunk=8 * chunk, tell=tell)
+    spent, held, fragment = budget.steps * len(sources), None, conditions.fragment
+    if fragment is not None:  # where does it lie, or can it? Its atoms are held there
+        places = []
+        if known:
+            places.append(run(sources[:known], conditions=NO_CONDITIONS).places(fragment))
+        if known < len(sources):
+            sources[known:], atoms = implant(sources[known:], generator, fragment, chunk=2 * chunk, tell=tell)
+            places.append(atoms)
+        held = Anchor(torch.cat(places), torch.from_numpy(fragment.core.positions).float(),
+                      torch.from_numpy(fragment.bodies))
+        spent += budget.steps * known + IMPLANT_NFE * (len(sources) - known)
+    pool = run(sources, conditions=conditions, anchor=held)
     start = pool.share(problem)
     readings = pool.readings[start]
     residual = problem.residual(readings[:, problem.columns])
     expected = torch.where(pool.fit[start], problem.expected_miss(readings, pool.errors[start]), torch.inf)
     norm = torch.where(pool.fit[start], residual.norm(dim=1), torch.inf)
-    nfe = torch.full((len(start),), candidates * budget.steps)
+    nfe = torch.full((len(start),), spent // len(start))
     history = [norm.clone()]
 
     rows = (norm > REACHED).nonzero().squeeze(1)
     rows = rows[pool.batch.sizes[start[rows]].argsort(stable=True)]
     batch, found_sources = pool.batch[start], [pool.sources[place] for place in start.tolist()]
     done: list[tuple[Tensor, Root]] = []
-    anchor = None if pool.anchors is None or fragment is None else Anchor(
-        pool.anchors[start], torch.from_numpy(fragment.positions).float())
+    anchor = held and held.select(start)
     for part in rows.split(chunk) if len(rows) else ():
         tell("optimising", sum(len(r) for r, _ in done) / max(1, len(rows)))
         some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()],
@@ -102,9 +109,11 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
                  torch.stack(history).cummin(0).values, found_sources, anchor)
 
 
-def _candidates(problem: Problem, generator: Generator, guide: Predictor, count: int, atlas: Atlas | None,
-                conditions: Conditions, seed: int, rng: torch.Generator) -> list[State]:
-    """Source points, ``count`` for each problem: from the atlas where it has any, else noise of the problem's size."""
+def _candidates(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, atlas: Atlas | None,
+                conditions: Conditions, seed: int, rng: torch.Generator) -> tuple[list[State], int]:
+    """Source points for each problem, first those from the atlas, and how many those are, then, where it has too few,
+    noise of the problem's size: as much as is missing, and for a fragment as there would be without an atlas."""
+    count = budget.draws if atlas is None else budget.lookups
     places = np.full((len(problem), count), -1)
     if atlas is not None:
         errors = guide.expected_errors(torch.from_numpy(atlas.doubts))
@@ -114,11 +123,14 @@ def _candidates(problem: Problem, generator: Generator, guide: Predictor, count:
     if atlas is not None and len(known):
         space = generator.space(atlas.sizes[known])
         sources += space.alone(_on_cpu(space.numbered_noise(torch.from_numpy(atlas.numbers[known]))))
-    fresh = np.sort(np.repeat(problem.sizes[:, None], count, 1)[places < 0])
+    missing = (places < 0).sum(1)
+    if conditions.fragment is not None:
+        missing = missing * budget.draws // count
+    fresh = np.sort(np.repeat(problem.sizes, missing))
     if len(fresh):
         space = generator.space(fresh)
         sources += space.alone(_on_cpu(space.noise(rng)))
-    return sources
+    return sources, len(known)
 
 
 @dataclass

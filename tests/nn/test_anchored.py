@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from molflow.models import Generator
-from molflow.molecules.fragment import deviation
+from molflow.molecules.rigid import deviation
 from molflow.nn.anchored import Anchor
 from molflow.search import POWER
 
@@ -16,7 +16,8 @@ B, N, K = 5, 9, 4
 RNG = np.random.default_rng(0)
 SHAPE = RNG.normal(0, 1.5, (K, 3))
 ATOMS = torch.tensor(np.stack([RNG.permutation(5)[:K] for _ in range(B)]))
-ANCHOR = Anchor(ATOMS, torch.from_numpy(SHAPE))
+ONE = torch.zeros(K, dtype=torch.int64)
+ANCHOR = Anchor(ATOMS, torch.from_numpy(SHAPE), ONE)
 
 
 def test_the_fragment_is_laid_as_scipy_lays_it_and_nothing_else_moves():
@@ -26,9 +27,32 @@ def test_the_fragment_is_laid_as_scipy_lays_it_and_nothing_else_moves():
         own, aim = SHAPE - SHAPE.mean(0), there[b, ATOMS[b]].numpy()
         turn, _ = Rotation.align_vectors(aim - aim.mean(0), own)
         np.testing.assert_allclose(put[b, ATOMS[b]], turn.apply(own) + aim.mean(0), atol=1e-10)
-        assert float(ANCHOR.deviation(there)[b]) == pytest.approx(deviation(SHAPE, aim))
+        farthest = np.linalg.norm(turn.apply(own) + aim.mean(0) - aim, axis=1).max()
+        assert float(ANCHOR.deviation(there)[b]) == pytest.approx(farthest)
     rest = torch.ones(B, N, dtype=torch.bool).scatter(1, ATOMS, False)
     assert torch.equal(put[rest], there[rest]) and (ANCHOR.deviation(put) < 1e-9).all()
+
+
+def test_bodies_are_laid_each_for_itself():
+    there = torch.from_numpy(RNG.normal(0, 1.5, (B, N, 3)))
+    put = Anchor(ATOMS, torch.from_numpy(SHAPE), torch.tensor([0, 1, 0, 1])).put(there)
+    for mine in ([0, 2], [1, 3]):
+        alone = Anchor(ATOMS[:, mine], torch.from_numpy(SHAPE[mine]), ONE[:2])
+        each = ATOMS[:, mine, None].expand(-1, -1, 3)
+        torch.testing.assert_close(put.gather(1, each), alone.put(there).gather(1, each))
+    assert (ANCHOR.deviation(put) > 0.1).any()
+
+
+def test_a_mirror_image_is_another_shape():
+    corner = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1.3, 0], [0, 0, 1.6]])
+    turned = Rotation.from_rotvec([1, 2, 3]).apply(corner) + 5
+
+    def off(other: np.ndarray, count: int = K) -> float:
+        return float(deviation(ONE[:count], torch.from_numpy(corner[:count]), torch.from_numpy(other[None, :count]))[0])
+
+    assert off(turned) < 1e-9 and off(turned * [1, 1, -1]) > 0.3
+    assert off(turned[1:], 1) == 0 and off(turned, 2) < 1e-9
+    assert 0.1 < off(corner + np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.4]])) < 0.4
 
 
 def test_every_flow_ends_with_the_fragment_in_its_place_and_turns_with_its_source(tiny_weights):
