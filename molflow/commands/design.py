@@ -21,7 +21,7 @@ def design(
     formula: Annotated[str | None, typer.Option(help="Of every molecule, for example C7H10O2.")] = None,
     fragment: Annotated[list[Path] | None, typer.Option(help="SDF file of a piece that every molecule is to contain; "
                                                              "of several (a.sdf b.sdf), all of them.")] = None,
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,  # files after --fragment a.sdf
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="MORE.sdf")] = None,  # after --fragment
     lead: Annotated[Path | None, typer.Option("--from", help="SDF file whose first molecule to stay near.")] = None,
     similarity: Annotated[float, typer.Option(help="How near, by Tanimoto's coefficient.")] = 0.4,
     device: Device = "auto",
