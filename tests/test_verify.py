@@ -64,6 +64,7 @@ def test_every_word_by_xtb_and_the_same_from_the_shell(claimed: dict[str, Molecu
     assert "1 agrees" in done.stderr and "Traceback" not in done.stderr
     table = pd.read_csv(tmp_path / "out.csv")
     assert list(table["xtb_verdict"]) == list(claimed)
+    assert not any("solvation" in column for column in table)  # which is not calculated
     assert list(table["target_gap [eV]"].dropna()) == [6.16, 8.5] and table["evaluator_gap [eV]"][0] == 99
     np.testing.assert_allclose(table["xtb_gap [eV]"], [verdict.values.gap for verdict in verdicts], atol=1e-3)
     assert (table["xtb_strain [kcal/mol]"] > 10).sum() == 2 and table["xtb_method"].str.contains("tblite").all()

@@ -74,7 +74,7 @@ def prepare(out: Path, *, source: Path, conformers: int = 5, workers: int = 2) -
     if not made:
         raise DataError(f"{source} holds no molecule")
     shards.join(made, out)
-    for reason, times in shards.refused(made).most_common():
+    for reason, times in shards.refused(range(made)).most_common():
         print(f"left out: {times} molecules, {reason}")
     return MoleculeStore.load(out)
 

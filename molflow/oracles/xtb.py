@@ -76,8 +76,8 @@ def properties(molecule: Molecule, *, relax: bool = False, alpha: bool = True, s
     Args:
         molecule: closed shells; elements up to radon.
         relax: give the values of the relaxed molecule, and the relaxation.
-        alpha: the polarisability, too: six times the time.
-        solvation: the free energy of solvation in water, too: twice the time.
+        alpha: the polarisability, too: five times the time.
+        solvation: the free energy of solvation in water, too: half the time more.
 
     Returns:
         The values, `cv` not among them. What cannot be calculated is a `fault`, never an exception.
