@@ -20,7 +20,7 @@ from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.druglike import scores_of
 from molflow.molecules.fragment import Fragment
 from molflow.molecules.labels import DRUGLIKE
-from molflow.nn.weights import WeightsError, shipped
+from molflow.nn.weights import shipped
 from molflow.search import POWER, Atlas, Budget, Problem, Progress, solve
 from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_targets, warnings_for
 
@@ -151,8 +151,6 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         reader.check_for(flow)
         if strange := [name for name in wanted if name not in reader.properties]:
             raise TargetError(f"{reader.path.stem} does not know {strange[0]}: it knows {', '.join(reader.properties)}")
-    if leader.properties != judge.properties:
-        raise WeightsError(f"{leader.path} and {judge.path} read different properties")
     atlas = Atlas.beside(flow)
     if atlas is not None:
         atlas = atlas.share(*share)
@@ -180,12 +178,14 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
     scored = not set(DRUGLIKE).isdisjoint(leader.properties)
     molecules = unbatch(found.batch)
     for i, molecule in enumerate(molecules):
+        said = dict(zip(judge.properties, judged[i].tolist(), strict=True))
         for column, name in enumerate(leader.properties):
             if name in wanted:
                 value = wanted[name].value
                 molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
             molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
-            molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
+            if name in said:
+                molecule.properties[f"evaluator_{name}"] = said[name]
             if found.errors[i, column]:
                 molecule.properties[f"guide_error_{name}"] = float(found.errors[i, column])
         if scored and molecule.smiles:
