@@ -39,8 +39,9 @@ class Result:
 
 
 def check(targets: Mapping[str, Any]) -> None:
-    """Raise TargetError, a ValueError, if `design` would not take these targets."""
-    check_targets(targets)
+    """Raise TargetError, a ValueError, if `design` would not take these targets, of QM9's model."""
+    if strange := [name for name in check_targets(targets) if name not in PROPERTIES]:
+        raise TargetError(f"campaigns design QM9's molecules, by {', '.join(PROPERTIES)}, not by {strange[0]}")
 
 
 def budget_fields() -> dict[str, int]:

@@ -57,7 +57,7 @@ class Prior:
             low, high = self.ranges[name]
             table = np.array(self.joint[name], float)
             middle = low + (np.arange(BINS) + 0.5) / BINS * (high - low)
-            outside = (middle - middle.clip(*wanted)) / (high - low) * BINS
+            outside = (middle - middle.clip(*wanted)) / ((high - low) or 1.0) * BINS  # all may have the same value
             near = np.exp(-0.5 * (outside / 2.0) ** 2)
             likelihood = (table @ near) / table.sum(1).clip(min=1)  # of some sizes no value may be known
             weight = weight * (likelihood + 1e-3 * max(likelihood.max(), 1e-12))

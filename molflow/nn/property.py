@@ -18,7 +18,10 @@ from torch_geometric.nn.models.visnet import CosineCutoff, ExpNormalSmearing
 from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION, XTB, XTB_RESOLUTION
 
 PROPERTIES = ("alpha", "gap", "homo", "lumo", "mu", "cv")
-UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)"}
+"""Those of QM9."""
+
+UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)", **DRUGLIKE,
+         **XTB}
 RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040,
               **DRUGLIKE_RESOLUTION, **XTB_RESOLUTION}
 """What a good network can tell apart, of QM9's properties the errors of the field's evaluators (EDM, arXiv 2203.17003):
@@ -26,6 +29,9 @@ the natural unit in which misses of different properties are compared and added.
 
 READ: dict[str, tuple[str, ...]] = {"qm9": PROPERTIES, "moses3d": tuple(DRUGLIKE), "geom": tuple(DRUGLIKE)}
 """What is read of the molecules of each data set, labels apart."""
+
+LEVELS = {"qm9": "B3LYP/6-31G(2df,p)", "moses3d": "GFN2-xTB", "geom": "GFN2-xTB"}
+"""By what quantum chemistry the data sets' electronic properties are labelled."""
 
 DEBYE_PER_E_ANGSTROM = 4.80320
 

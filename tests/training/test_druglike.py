@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ from molflow.molecules.elements import DRUGLIKE as ELEMENTS
 from molflow.molecules.labels import DRUGLIKE, XTB
 from molflow.nn.property import RESOLUTION, PropertyConfig
 from molflow.nn.weights import WeightsError
+from molflow.search import Budget
+from molflow.targets import TargetError
 from molflow.training.config import PropertyTraining, Run
 from molflow.training.properties import PropertyTask, mean_errors
 
@@ -65,8 +68,18 @@ def test_models_of_another_data_set(data: Path, qm9: list[Molecule], monkeypatch
     mass = torch.tensor([m.numbers.sum() for m in qm9[:6]]).float()
     torch.testing.assert_close(said[:, list(DRUGLIKE).index("mw")], mass, rtol=0.01, atol=0.1)
 
-    with pytest.raises(WeightsError, match=r"reads qed, .* designs for alpha"):
-        design({"gap": 5}, generator=generator.path, guide=predictor.path, device="cpu")
+    both = {"generator": generator.path, "guide": predictor.path, "evaluator": predictor.path, "device": "cpu"}
+    run = design({"qed": "max", "mw": "40..200Da"}, 3, model="moses3d", **both,
+                 budget=Budget(draws=2, generations=1, gradients=1, trials=1, steps=2))
+    for molecule in run.molecules:
+        assert {f"guide_{name}" for name in DRUGLIKE} <= set(molecule.properties)
+        assert "guide_gap" not in molecule.properties
+        assert ("rdkit_qed" in molecule.properties) == molecule.is_valid
+    row = run.save(data / "run") / "results.csv"
+    assert {"guide_tpsa", "evaluator_logp", "target_mw", "level"} <= set(pd.read_csv(row).columns)
+
+    with pytest.raises(TargetError, match="does not know gap: it knows qed"):
+        design({"gap": 5}, **both)
     with pytest.raises(WeightsError, match="other elements"):
         design({"gap": 5}, generator=generator.path, device="cpu")
 
