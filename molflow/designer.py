@@ -17,8 +17,10 @@ from molflow.conditions import Conditions, has_formula, is_like, parse_formula
 from molflow.flow.solvers import time_grid
 from molflow.models import STEPS, Generator, Predictor
 from molflow.molecules.convert import Molecule, unbatch
+from molflow.molecules.druglike import scores_of
 from molflow.molecules.fragment import Fragment
-from molflow.nn.property import PROPERTIES
+from molflow.molecules.labels import DRUGLIKE
+from molflow.nn.weights import shipped
 from molflow.search import POWER, Atlas, Budget, Problem, Progress, solve
 from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_targets, warnings_for
 
@@ -81,7 +83,7 @@ class DesignRun:
         return notebook_table(self)
 
 
-def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: int | None = None,
+def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: str = "qm9", atoms: int | None = None,
            formula: str | None = None, fragment: Molecule | Sequence[Molecule] | None = None,
            lead: Molecule | None = None,
            similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
@@ -93,9 +95,11 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     Args:
         targets: property -> what is wanted of it, in molflow's unit or with one: a number or ``"0.18Ha"``, two bounds
             or ``"4..5"``, ``"<1.0"``, ``"max"``, ``"min"``. Properties and units are ``alpha`` Bohr³, ``gap``
-            ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K).
+            ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K); for drug-like molecules ``qed``, ``logp``, ``sa``,
+            ``tpsa`` Å², ``mw`` g/mol.
         n: how many.
         seed: drives everything; the same seed on the same machine gives the same molecules.
+        model: ``qm9``, up to nine heavy atoms, or ``moses3d``, drug-like.
         atoms: size of every molecule, hydrogens counted; by default what suits the targets.
         formula: of every molecule, such as ``"C7H10O2"``.
         fragment: a piece to be contained atom for atom, with its bonds and, to 0.1 Å, its shape; hydrogens do not
@@ -105,7 +109,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         similarity: how near, by Tanimoto's coefficient of Morgan fingerprints.
         device: ``auto``, ``cpu`` or ``cuda``.
         budget: what may be spent on a molecule.
-        generator, guide, evaluator: files of weights, by default the shipped ones.
+        generator, guide, evaluator: files of weights, by default those of the model.
         verify: ``xtb`` or ``dft``: relax every molecule by quantum chemistry, add what that says of it to its
             properties, and a verdict; see `molflow.verify`, also for the processes it starts.
         share: ``(k, count)``, k from 0. Calls for the same targets look up where to begin on the same map, whatever
@@ -113,8 +117,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         progress: called as the work goes on.
 
     Raises:
-        TargetError: unknown property, unit or value, or targets that contradict each other; ``n``, ``atoms``,
-            ``formula`` or ``share`` out of range.
+        TargetError: property that is unknown or not the model's, unit or value, or targets that contradict each other;
+            ``n``, ``atoms``, ``formula`` or ``share`` out of range.
         WeightsError: weights missing, damaged, or made for other molecules or properties.
         DeviceError: CUDA asked for and missing.
         NothingFound: no molecule meets the formula, the fragment or the lead.
@@ -129,7 +133,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
     if not 0 <= share[0] < share[1]:
         raise TargetError(f"there is no share {share[0]} of {share[1]}: they are counted from 0")
-    flow = Generator.load(generator, device)
+    flow = Generator.load(generator or shipped(model, "generator"), device)
     conditions = []
     if formula is not None:
         composition = parse_formula(formula, flow.vocabulary.elements)
@@ -144,9 +148,12 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     if fragment is not None:
         core = Fragment.of(*([fragment] if isinstance(fragment, Molecule) else fragment))
         check_fragment(core, flow, atoms)
-    leader, judge = Predictor.load(guide or "guide", device), Predictor.load(evaluator or "evaluator", device)
+    leader, judge = (Predictor.load(path or shipped(model, role), device)
+                     for path, role in ((guide, "guide"), (evaluator, "evaluator")))
     for reader in (leader, judge):
         reader.check_for(flow)
+        if strange := [name for name in wanted if name not in reader.properties]:
+            raise TargetError(f"{reader.path.stem} does not know {strange[0]}: it knows {', '.join(reader.properties)}")
     atlas = Atlas.beside(flow)
     if atlas is not None:
         atlas = atlas.share(*share)
@@ -158,7 +165,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
     if core is not None and atoms is None:
         sizes = sizes.clip(min(core.least, flow.prior.sizes[-1]))
     low, high = torch.tensor(list(bounds.values())).T
-    problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None)
+    problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None,
+                      known=leader.properties)
     begun = time.perf_counter()
     must = Conditions(conditions, core)
     found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
@@ -174,21 +182,26 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, atoms: 
         found = found.rows(found.fit.nonzero().squeeze(1))
     judged = judge.predict(found.batch)
 
+    scored = not set(DRUGLIKE).isdisjoint(leader.properties)
     molecules = unbatch(found.batch)
     for i, molecule in enumerate(molecules):
-        for name in PROPERTIES:
-            column = PROPERTIES.index(name)
+        said = dict(zip(judge.properties, judged[i].tolist(), strict=True))
+        for column, name in enumerate(leader.properties):
             if name in wanted:
                 value = wanted[name].value
                 molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
             molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
-            molecule.properties[f"evaluator_{name}"] = float(judged[i, column])
+            if name in said:
+                molecule.properties[f"evaluator_{name}"] = said[name]
             if found.errors[i, column]:
                 molecule.properties[f"guide_error_{name}"] = float(found.errors[i, column])
+        if scored and molecule.smiles:
+            molecule.properties.update({f"rdkit_{name}": value for name, value in scores_of(molecule.smiles).items()})
+        molecule.properties["level"] = leader.level
         molecule.properties["valid"] = int(molecule.is_valid)
         molecule.properties["nfe"] = int(found.nfe[i])
     asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}
-    settings = {"targets": asked, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
+    settings = {"targets": asked, "model": model, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
                 "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
                 "similarity": similarity if lead else None, "device": str(flow.device), "budget": vars(budget),
                 "verify": verify, "share": list(share), "seconds": seconds,
@@ -230,10 +243,10 @@ def choose_sizes(generator: Generator, n: int, seed: int, atoms: int | None,
     return np.full(n, atoms)
 
 
-def sample(n: int, seed: int = 0, *, atoms: int | None = None, steps: int = STEPS, device: str = "auto",
-           generator: Path | None = None) -> list[Molecule]:
+def sample(n: int, seed: int = 0, *, model: str = "qm9", atoms: int | None = None, steps: int = STEPS,
+           device: str = "auto", generator: Path | None = None) -> list[Molecule]:
     """Make ``n`` molecules as they come, without a target. Raises as ``design``."""
     if n < 1 or steps < 1:
         raise TargetError(f"the number of molecules and of steps must be at least 1, got {n} and {steps}")
-    flow = Generator.load(generator, device)
+    flow = Generator.load(generator or shipped(model, "generator"), device)
     return unbatch(flow.sample(choose_sizes(flow, n, seed, atoms), seed=seed, steps=steps))

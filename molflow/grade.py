@@ -25,7 +25,7 @@ def predict(molecules: Molecules, *, model: Path | str = "evaluator", device: st
 
     Args:
         molecules: a list, or the path of an SDF file with 3D coordinates and all hydrogens.
-        model: ``evaluator``, ``guide``, or a file of weights.
+        model: ``evaluator``, ``guide``, the same with ``moses3d/`` in front, or a file of weights.
     Raises:
         FileNotFoundError, ValueError: the file is missing or holds no molecule.
         WeightsError, DeviceError: as ``design``.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
@@ -55,7 +56,8 @@ def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, An
     alone = torch.stack([Predictor(Ensemble([one]), card, out, CPU, vocabulary).predict(batch) for one in networks])
     ensemble = Ensemble(networks, best_weights(alone, truth, names))
     error, doubt = (ensemble.mean(alone) - truth).abs(), ensemble.doubt(alone)
-    card.metrics.update(zip(names, error.double().mean(0).tolist(), strict=True))
+    means = zip(names, error.double().nanmean(0).tolist(), strict=True)
+    card.metrics.update((name, mean) for name, mean in means if mean == mean)  # not where none was known
     card.metrics[EXPECTED] = expected_errors(doubt, error, names)
     save_weights(out, ensemble, card)
     return card.metrics
@@ -63,17 +65,18 @@ def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, An
 
 def best_weights(said: Tensor, truth: Tensor, names: Sequence[str]) -> list[float]:
     """For each of M networks a weight, none below 0 and 1 in all, with which what they say (M, B, P) of the properties
-    of these names is nearest the truth (B, P), in the resolution's units and in squares."""
-    scaled = (said - truth) / torch.tensor([RESOLUTION[name] for name in names])
-    first, rest = scaled[0].flatten().double(), scaled[1:].flatten(1).double()
+    of these names is nearest the truth (B, P), NaN where there is none, in the resolution's units and in squares."""
+    scaled = ((said - truth) / torch.tensor([RESOLUTION[name] for name in names]))[:, truth.isfinite()].double()
+    first, rest = scaled[0], scaled[1:]
     weights = nnls((first - rest).T.numpy(), first.numpy())[0]
     weights = weights / max(1.0, weights.sum())
     return [1 - weights.sum(), *weights]
 
 
 def expected_errors(doubt: Tensor, error: Tensor, names: Sequence[str]) -> dict[str, list[float]]:
-    """For each property the a and b, neither below 0, of |error| = a + b doubt that fit doubts (B,) and errors (B, P)
-    best."""
+    """For each property the a and b, neither below 0, of |error| = a + b doubt that fit doubts (B,) and errors (B, P),
+    NaN where there is none, best."""
     design = torch.stack([torch.ones_like(doubt), doubt], 1).double().numpy()
-    return {name: nnls(design, column.double().numpy())[0].tolist()
-            for name, column in zip(names, error.unbind(1), strict=True)}
+    columns = zip(names, error.double().numpy().T, strict=True)
+    return {name: nnls(design[known], column[known])[0].tolist()
+            for name, column in columns if (known := np.isfinite(column)).any()}

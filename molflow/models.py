@@ -19,9 +19,9 @@ from molflow.molecules.elements import Vocabulary
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
 from molflow.nn.ensemble import Ensemble
-from molflow.nn.property import PROPERTIES, PropertyConfig, PropertyNetwork
+from molflow.nn.property import LEVELS, PROPERTIES, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
-from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
+from molflow.nn.weights import MODELS, SHIPPED, Card, WeightsError, fill, read_card, shipped
 
 STEPS = 20
 """Adams-Bashforth steps of a flow, and its NFE; `qm9-steps` among the benchmarks compares solvers and grids."""
@@ -191,9 +191,11 @@ class Predictor:
 
     @classmethod
     def load(cls, path: Path | str = "evaluator", device: str = "auto") -> Predictor:
-        """A shipped one by name, ``guide`` or ``evaluator``, or the one at ``path``. Raises WeightsError."""
+        """A shipped one by name, ``guide`` or ``moses3d/evaluator``, or the one at ``path``. Raises WeightsError."""
         where = pick_device(device)
-        path = SHIPPED / f"{path}.safetensors" if path in ("guide", "evaluator") else Path(path)
+        model, _, role = str(path).rpartition("/")
+        named = role in ("guide", "evaluator") and model in ("", *MODELS)
+        path = shipped(model or "qm9", role) if named else Path(path)
         card = read_card(path, "property")
         settings = dict(card.network)
         try:
@@ -207,11 +209,18 @@ class Predictor:
         fill(network if "members" in card.network else members[0], path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """What it reads, the columns of its answers."""
+        return self.network.properties
+
+    @property
+    def level(self) -> str:
+        """The quantum chemistry that it has learnt."""
+        return LEVELS.get(self.card.data, "")
+
     def check_for(self, generator: Generator) -> None:
-        """Raise WeightsError where it cannot tell what one designs for, `PROPERTIES`, of a generator's molecules."""
-        if self.network.properties != PROPERTIES:
-            raise WeightsError(f"{self.path} reads {', '.join(self.network.properties)}, and one designs for "
-                               f"{', '.join(PROPERTIES)}")
+        """Raise WeightsError where a generator's molecules have elements that it does not know."""
         if self.vocabulary.elements != generator.vocabulary.elements:
             raise WeightsError(f"{self.path} knows other elements than {generator.path}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ase import units
 
-from molflow.nn.property import PROPERTIES, UNITS
+from molflow.nn.property import UNITS
 
 # factor from a unit that may be written to the one molflow uses
 _ENERGY = {"eV": 1.0, "meV": 1e-3, "Ha": units.Hartree, "kcal/mol": units.kcal / units.mol,
@@ -20,6 +20,10 @@ FACTORS: dict[str, dict[str, float]] = {
     "gap": _ENERGY, "homo": _ENERGY, "lumo": _ENERGY,
     "mu": {"D": 1.0, "e*Bohr": units.Bohr / units.Debye},
     "cv": _HEAT,
+    "qed": {}, "logp": {}, "sa": {},
+    "tpsa": {"Å^2": 1.0, "Å²": 1.0, "A^2": 1.0},
+    "mw": {"g/mol": 1.0, "Da": 1.0},
+    "solvation": {"kcal/mol": 1.0, "kJ/mol": 1 / 4.184, "eV": units.mol / units.kcal},
 }
 
 
@@ -153,7 +157,8 @@ def quantity(name: str, text: str) -> float:
     number, unit = _split(name, text)
     factors = FACTORS[name]
     if unit and unit not in factors:
-        raise TargetError(f"{unit!r} is not a unit of {name}: use {', '.join(factors)}")
+        raise TargetError(f"{unit!r} is not a unit of {name}: "
+                          + (f"use {', '.join(factors)}" if factors else "it has none"))
     value = number * (factors[unit] if unit else 1.0)
     if not math.isfinite(value):
         raise TargetError(f"{name} must be a finite number, got {text.strip()!r}")
@@ -162,17 +167,18 @@ def quantity(name: str, text: str) -> float:
 
 def _split(name: str, text: str) -> tuple[float, str]:
     """Number and unit. Raises TargetError."""
-    if name not in PROPERTIES:
-        raise TargetError(f"unknown property {name!r}: known are {', '.join(PROPERTIES)}")
+    if name not in FACTORS:
+        raise TargetError(f"unknown property {name!r}: known are {', '.join(FACTORS)}")
     match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
     if match is None:
-        raise TargetError(f"cannot read {text.strip()!r} as a value of {name} in {UNITS[name]}")
+        raise TargetError(f"cannot read {text.strip()!r} as a value of {name}" + (f" in {UNITS[name]}" if UNITS[name]
+                                                                                   else ""))
     return float(match[1]), match[2]
 
 
 def warnings_for(goals: Mapping[str, Goal], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
     """One sentence for each goal outside what the model has seen."""
-    return [f"{wanted.of(name)} {UNITS[name]} lies outside what the model has seen "
+    return [f"{f'{wanted.of(name)} {UNITS[name]}'.strip()} lies outside what the model has seen "
             f"({ranges[name][0]:.2f} to {ranges[name][1]:.2f}): expect misses"
             for name, wanted in goals.items() if (math.isfinite(wanted.low) and wanted.low > ranges[name][1])
             or (math.isfinite(wanted.high) and wanted.high < ranges[name][0])]

@@ -14,6 +14,7 @@ from molflow.models import DeviceError, Generator, Predictor
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.convert import collate
 from molflow.molecules.io import read_sdf
+from molflow.molecules.labels import XTB
 from molflow.molecules.stability import is_whole
 from molflow.nn.property import PROPERTIES, READ, RESOLUTION
 from molflow.search import POWER, Budget, Problem, solve
@@ -179,4 +180,4 @@ def test_sizes_follow_the_data(tiny_weights):
 
 
 def test_resolution_covers_every_property():
-    assert set(RESOLUTION) == {name for names in READ.values() for name in names}
+    assert set(RESOLUTION) == {*XTB, *(name for names in READ.values() for name in names)}

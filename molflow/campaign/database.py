@@ -23,7 +23,7 @@ from molflow.campaign.spec import Spec
 from molflow.campaign.work import Result, Values, trusted
 from molflow.molecules.convert import Molecule
 from molflow.nn.property import PROPERTIES
-from molflow.oracles.record import UNITS
+from molflow.verification import VERIFIED
 
 
 class OtherCampaign(ValueError):
@@ -188,10 +188,10 @@ def _make(path: Path) -> None:
 def _descriptions() -> dict[str, tuple[str, str, str]]:
     """What ASE's web page shows of a key: short and long description, unit."""
     who = {"target": "wanted", "guide": "guide", "evaluator": "evaluator", "xtb": "xTB", "dft": "DFT"}
-    units = {name: unit for name, unit in UNITS.items() if name in PROPERTIES}
+    units = {name: unit for name, unit in VERIFIED.items() if name in PROPERTIES}
     found = {name: (name, f"{name}: DFT, else evaluator", unit) for name, unit in units.items()}
     found |= {f"{by}_{name}": (f"{name}, {said}", f"{name}, {said}", unit)
-              for by, said in who.items() for name, unit in UNITS.items()
+              for by, said in who.items() for name, unit in VERIFIED.items()
               if name in units or by in ("xtb", "dft")}
     return found | {f"{by}_{name}": (f"{name}, {who[by]}", what, unit) for by in ("xtb", "dft")
                     for name, what, unit in (("strain", "energy lost on relaxation", "kcal/mol"),

@@ -16,10 +16,10 @@ from molflow.molecules.io import inchikey
 from molflow.nn.property import PROPERTIES, RESOLUTION
 from molflow.nn.weights import WeightsError
 from molflow.oracles import dft, xtb
-from molflow.oracles.record import UNITS, OracleMissing
+from molflow.oracles.record import OracleMissing
 from molflow.search import Budget
 from molflow.targets import TargetError, check_targets, goal
-from molflow.verification import KCAL_PER_MOL, Method, verify_one
+from molflow.verification import KCAL_PER_MOL, VERIFIED, Method, verify_one
 
 Values = dict[str, float | str]
 """Key-value pairs of a molecule, with names and values as `ase.db` allows them."""
@@ -39,8 +39,9 @@ class Result:
 
 
 def check(targets: Mapping[str, Any]) -> None:
-    """Raise TargetError, a ValueError, if `design` would not take these targets."""
-    check_targets(targets)
+    """Raise TargetError, a ValueError, if `design` would not take these targets, of QM9's model."""
+    if strange := [name for name in check_targets(targets) if name not in PROPERTIES]:
+        raise TargetError(f"campaigns design QM9's molecules, by {', '.join(PROPERTIES)}, not by {strange[0]}")
 
 
 def budget_fields() -> dict[str, int]:
@@ -69,7 +70,7 @@ def verify(molecule: Molecule, method: Method, relax: bool) -> Result:
     """Calculate a molecule; what cannot be calculated is a result that says so. Raises OracleMissing."""
     verdict = verify_one(molecule, method=method, relax=relax)
     found, path = verdict.values, verdict.values.relaxation
-    values: Values = {f"{method}_{name}": getattr(found, name) for name in UNITS}
+    values: Values = {f"{method}_{name}": getattr(found, name) for name in VERIFIED}
     values |= {f"{method}_method": f"{found.method} ({found.version})", f"{method}_seconds": found.seconds,
                f"{method}_verdict": verdict.word, "status": verdict.word, "reason": verdict.reason}
     if path is not None:

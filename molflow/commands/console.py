@@ -17,7 +17,8 @@ Seed = Annotated[int, typer.Option(help="Drives everything: same seed, same mach
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Atoms = Annotated[int | None, typer.Option(help="Size of every molecule, hydrogens counted.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Weights = Annotated[Path | None, typer.Option(help="File of weights instead of the shipped one.")]
+Model = Annotated[str, typer.Option(help="qm9: up to nine heavy atoms. moses3d: drug-like.")]
+Weights = Annotated[Path | None, typer.Option(help="File of weights instead of the model's.")]
 
 
 class InputError(Exception):

@@ -62,6 +62,29 @@ def prepare(
 
 
 @app.command()
+def label(
+    name: Annotated[str, typer.Argument(help="Data set with one geometry a molecule, such as moses3d.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many molecules.")] = 10_000,
+    polarisabilities: Annotated[int, typer.Option(min=0, help="Of how many of them the polarisability, too.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="File to write; default NAME-xtb beside the data.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Add GFN2-xTB's values of some molecules to a prepared data set; goes on where it was stopped."""
+    from molflow.data.store import MoleculeStore, data_folder
+    from molflow.labelling import label as run_label
+
+    out = out or data_folder() / f"{name}-xtb.safetensors"
+    check_free(overwrite, out)
+    store = MoleculeStore.load(data_folder() / f"{name}.safetensors")
+    labelled, refused = run_label(store, out, n, polarisabilities=polarisabilities, workers=workers)
+    print(f"{len(store)} molecules written to {out}, with labels: "
+          + ", ".join(f"{count} {label}" for label, count in labelled.items()))
+    for reason, times in refused.most_common():
+        print(f"without: {times}, {reason}")
+
+
+@app.command()
 def couple(
     out: Annotated[Path, typer.Option(help="File to write.")],
     n: Annotated[int, typer.Option("-n", help="How many source points.")] = 15_000,

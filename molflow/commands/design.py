@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from molflow.commands.console import Atoms, Device, InputError, Overwrite, Seed, Weights, check_free, live, read
+from molflow.commands.console import Atoms, Device, InputError, Model, Overwrite, Seed, Weights, check_free, live, read
 
 
 def design(
@@ -17,6 +17,7 @@ def design(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     n: Annotated[int, typer.Option("-n", help="How many molecules.")] = 16,
     seed: Seed = 0,
+    model: Model = "qm9",
     atoms: Atoms = None,
     formula: Annotated[str | None, typer.Option(help="Of every molecule, for example C7H10O2.")] = None,
     fragment: Annotated[list[Path] | None, typer.Option(help="SDF file of a piece that every molecule is to contain; "
@@ -36,7 +37,8 @@ def design(
                                                     "dft: an hour.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K))."""
+    """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K)); with
+    --model moses3d qed, logp, sa, tpsa (Å²), mw (g/mol)."""
     from rich.console import Console
 
     from molflow import report
@@ -53,7 +55,7 @@ def design(
     pieces = [read(file)[0] for file in [*(fragment or []), *(more or [])]]
     targets = parse_targets(target)
     with live() as tell:
-        run = run_design(targets, n, seed, atoms=atoms, formula=formula,
+        run = run_design(targets, n, seed, model=model, atoms=atoms, formula=formula,
                          fragment=pieces or None, lead=read(lead)[0] if lead else None,
                          similarity=similarity, device=device,
                          budget=Budget(lookups, draws, generations, gradients=gradients), generator=generator,
@@ -81,6 +83,7 @@ def sample(
     out: Annotated[Path, typer.Option(help="SDF file to write.")],
     n: Annotated[int, typer.Option("-n", help="How many molecules.")] = 100,
     seed: Seed = 0,
+    model: Model = "qm9",
     atoms: Atoms = None,
     steps: Annotated[int, typer.Option(help="Solver steps, each one evaluation of the network.")] = 20,
     device: Device = "auto",
@@ -92,7 +95,7 @@ def sample(
     from molflow.molecules.io import write_sdf
 
     check_free(overwrite, out)
-    molecules = run_sample(n, seed, atoms=atoms, steps=steps, device=device, generator=generator)
+    molecules = run_sample(n, seed, model=model, atoms=atoms, steps=steps, device=device, generator=generator)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_sdf(out, molecules)
     valid = sum(m.is_valid for m in molecules)

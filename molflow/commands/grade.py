@@ -13,12 +13,13 @@ from molflow.commands.console import Device, Overwrite, Seed, Weights, check_fre
 
 def predict(
     file: Annotated[Path, typer.Argument(help="SDF file with 3D coordinates and all hydrogens.")],
-    model: Annotated[str, typer.Option(help="evaluator, guide, or a file of weights.")] = "evaluator",
+    model: Annotated[str, typer.Option(help="evaluator, guide, moses3d/evaluator, moses3d/guide, or a "
+                                            "file of weights.")] = "evaluator",
     out: Annotated[Path | None, typer.Option(help="CSV file to write instead of printing.")] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Predict the six properties of the molecules in a file."""
+    """Predict the properties of the molecules in a file: the six of QM9, or those that another model reads."""
     from molflow import grade
 
     check_free(overwrite, out)

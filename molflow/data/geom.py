@@ -29,7 +29,7 @@ from molflow.data.safe_pickle import PickledMol
 from molflow.data.shards import Made, Shards
 from molflow.data.store import PARTS, DataError, MoleculeStore
 from molflow.molecules.convert import Molecule, from_rdkit
-from molflow.molecules.druglike import scores
+from molflow.molecules.druglike import scores_of
 from molflow.molecules.elements import GEOM_DRUGS
 from molflow.molecules.geometry import stretched
 from molflow.molecules.labels import DRUGLIKE
@@ -74,7 +74,7 @@ def prepare(out: Path, *, source: Path, conformers: int = 5, workers: int = 2) -
     if not made:
         raise DataError(f"{source} holds no molecule")
     shards.join(made, out)
-    for reason, times in shards.refused(made).most_common():
+    for reason, times in shards.refused(range(made)).most_common():
         print(f"left out: {times} molecules, {reason}")
     return MoleculeStore.load(out)
 
@@ -181,7 +181,7 @@ def make(entries: Iterable[Entry], *, conformers: int, form: str) -> Made:
             except (ValueError, RuntimeError) as error:
                 refused[str(error) if isinstance(error, Unsound) else "RDKit cannot read it"] += 1
                 continue
-            score = list(scores(Chem.MolFromSmiles(smiles)).values())
+            score = list(scores_of(smiles).values())
             records += map(Record.of, found)
             values += [score] * len(found)
             index += [entry.number] * len(found)

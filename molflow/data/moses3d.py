@@ -71,7 +71,7 @@ def prepare(out: Path, *, source: Path | None = None, n: int = 100_000, workers:
     shards.make((chosen[i : i + PART] for i in range(0, len(chosen), PART)), make, workers=workers, total=len(chosen),
                 what="moses3d")
     shards.join(count, out)
-    for reason, times in shards.refused(count).most_common():
+    for reason, times in shards.refused(range(count)).most_common():
         print(f"left out: {times} of {len(chosen)}, {reason}")
     return MoleculeStore.load(out)
 

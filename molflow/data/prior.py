@@ -30,15 +30,18 @@ class Prior:
 
     @classmethod
     def of(cls, store: MoleculeStore, members: np.ndarray, names: tuple[str, ...]) -> Prior:
-        """Histograms over the given rows of a data set."""
+        """Histograms over the given rows of a data set, of each property over those that have it (not NaN)."""
         size = store.sizes.numpy()[members]
         sizes, counts = np.unique(size, return_counts=True)
         ranges, joint = {}, {}
         for name, column in zip(names, store.columns(names).numpy()[members].T, strict=True):
-            low, high = float(column.min()), float(column.max())
+            known = np.isfinite(column)
+            if not known.any():
+                continue
+            low, high = float(column[known].min()), float(column[known].max())
             edges = [np.append(sizes, sizes[-1] + 1), np.linspace(low, high, BINS + 1)]
             ranges[name] = (low, high)
-            joint[name] = np.histogram2d(size, column.clip(low, high), bins=edges)[0].astype(int).tolist()
+            joint[name] = np.histogram2d(size[known], column[known].clip(low, high), bins=edges)[0].astype(int).tolist()
         return cls(tuple(sizes.tolist()), tuple(counts.tolist()), ranges, joint)
 
     def draw_sizes(self, n: int, rng: np.random.Generator,
@@ -54,9 +57,9 @@ class Prior:
             low, high = self.ranges[name]
             table = np.array(self.joint[name], float)
             middle = low + (np.arange(BINS) + 0.5) / BINS * (high - low)
-            outside = (middle - middle.clip(*wanted)) / (high - low) * BINS
+            outside = (middle - middle.clip(*wanted)) / ((high - low) or 1.0) * BINS  # all may have the same value
             near = np.exp(-0.5 * (outside / 2.0) ** 2)
-            likelihood = (table @ near) / table.sum(1)
+            likelihood = (table @ near) / table.sum(1).clip(min=1)  # of some sizes no value may be known
             weight = weight * (likelihood + 1e-3 * max(likelihood.max(), 1e-12))
             weight /= weight.sum()
         return rng.choice(np.array(self.sizes), size=n, p=weight)

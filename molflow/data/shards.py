@@ -53,18 +53,23 @@ class Shards:
     def note_file(self, number: int) -> Path:
         return self.folder / f"{number:05}.json"
 
+    def numbers(self) -> list[int]:
+        """Of the parts that are there, ascending."""
+        return sorted(int(file.stem) for file in self.folder.glob("*.safetensors"))
+
     def make(self, chunks: Iterable[Chunk], work: Callable[[Chunk], Made], *, workers: int, total: int | None,
-             what: str) -> int:
-        """Turn each chunk into a part, those that are there left out; how many parts there are.
+             what: str, first: int = 0) -> int:
+        """Turn each chunk into a part, those that are there left out; the number after the last.
 
         Args:
             chunks: of what is to be read, always the same; no more of them are drawn than can be worked on.
             work: what can be pickled, run in ``workers`` processes of one thread each.
             total: entries of all chunks together, if that is known.
+            first: number of the first part.
         Raises:
             DataError: a process ended without a result.
         """
-        number = -1
+        number = first - 1
         with (tqdm(total=total, desc=what, unit="mol", mininterval=2) as bar,
               ProcessPoolExecutor(workers, get_context("spawn"), start_alone) as pool):
             waiting: dict[Future[Made], tuple[int, int]] = {}
@@ -77,7 +82,7 @@ class Shards:
                         bar.update(count)
 
             try:
-                for number, chunk in enumerate(chunks):
+                for number, chunk in enumerate(chunks, first):
                     if self.store_file(number).exists():
                         bar.update(len(chunk))
                         bar.initial += len(chunk)  # says nothing about the speed
@@ -92,9 +97,9 @@ class Shards:
                 pool.shutdown(cancel_futures=True)
         return number + 1
 
-    def refused(self, count: int) -> Counter[str]:
-        """What the first ``count`` parts left out, by reason."""
-        return sum((Counter(json.loads(self.note_file(i).read_text())) for i in range(count)), Counter())
+    def refused(self, numbers: Iterable[int]) -> Counter[str]:
+        """What the parts of these numbers left out, by reason."""
+        return sum((Counter(json.loads(self.note_file(i).read_text())) for i in numbers), Counter())
 
     def join(self, count: int, out: Path) -> None:
         """The first ``count`` parts as one store at ``out``, one of them in memory at a time."""

@@ -40,7 +40,7 @@ class MoleculeStore:
         bond_index: (bonds, 2) uint8, atom numbers within their molecule.
         bond_order: (bonds,) uint8 kekulised orders 1..3.
         bond_ptr: (molecules + 1,) int64.
-        properties: (molecules, len(names)) float32.
+        properties: (molecules, len(names)) float32, NaN where one is not known.
         index: (molecules,) int32, the molecule's number in its source.
         bonded: (molecules,) bool; False where no consistent bond assignment exists.
         names, units: of the property columns.

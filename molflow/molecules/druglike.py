@@ -20,6 +20,11 @@ def scores(mol: Chem.Mol) -> dict[str, float]:
             "mw": Descriptors.MolWt(heavy)}  # type: ignore[attr-defined]
 
 
+def scores_of(smiles: str) -> dict[str, float]:
+    """The same of the SMILES of a valid molecule."""
+    return scores(Chem.MolFromSmiles(smiles))
+
+
 @cache
 def _accessibility() -> ModuleType:
     """RDKit's own script beside the library: it is not a module that can be imported by name everywhere."""

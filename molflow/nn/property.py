@@ -7,6 +7,7 @@ nonlinear work is done on atoms, not on pairs, which makes it several times chea
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import torch
@@ -14,24 +15,35 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.nn.models.visnet import CosineCutoff, ExpNormalSmearing
 
-from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION
+from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION, XTB, XTB_RESOLUTION
 
 PROPERTIES = ("alpha", "gap", "homo", "lumo", "mu", "cv")
-UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)"}
+"""Those of QM9."""
+
+UNITS = {"alpha": "Bohr^3", "gap": "eV", "homo": "eV", "lumo": "eV", "mu": "D", "cv": "cal/(mol K)", **DRUGLIKE,
+         **XTB}
 RESOLUTION = {"alpha": 0.10, "gap": 0.064, "homo": 0.039, "lumo": 0.036, "mu": 0.043, "cv": 0.040,
-              **DRUGLIKE_RESOLUTION}
+              **DRUGLIKE_RESOLUTION, **XTB_RESOLUTION}
 """What a good network can tell apart, of QM9's properties the errors of the field's evaluators (EDM, arXiv 2203.17003):
 the natural unit in which misses of different properties are compared and added."""
 
 READ: dict[str, tuple[str, ...]] = {"qm9": PROPERTIES, "moses3d": tuple(DRUGLIKE), "geom": tuple(DRUGLIKE)}
-"""What is read of the molecules of each data set."""
+"""What is read of the molecules of each data set, labels apart."""
+
+LEVELS = {"qm9": "B3LYP/6-31G(2df,p)", "moses3d": "GFN2-xTB", "geom": "GFN2-xTB"}
+"""By what quantum chemistry the data sets' electronic properties are labelled."""
 
 DEBYE_PER_E_ANGSTROM = 4.80320
 
-EXTENSIVE = ("alpha", "cv", "logp", "tpsa", "mw")
+EXTENSIVE = ("alpha", "cv", "logp", "tpsa", "mw", "solvation")
 """Sums over atoms. Of the others, gap and mu follow from what is below, and the rest is read off the whole molecule."""
 
 WHOLE = ("homo", "lumo", "qed", "sa")
+
+
+def read_of(data: str, columns: Container[str]) -> tuple[str, ...]:
+    """What is read of a data set that has these columns: `READ`, and GFN2-xTB's labels if they are among them."""
+    return (*READ[data], *(name for name in XTB if name in columns and name not in READ[data]))
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class PropertyNetwork(nn.Module):
 
     Args:
         elements: how many there are.
-        properties: names of what is read, the columns of the answer; of `PROPERTIES` all or none.
+        properties: names of what is read, the columns of the answer; of gap, HOMO, LUMO and dipole all or none.
 
     The gap is not a separate output but LUMO - HOMO, and the dipole is the length of a sum of charges times
     positions and atomic dipoles (PaiNN, Schütt et al. 2021), so that the six answers cannot contradict.
@@ -173,12 +185,17 @@ class PropertyNetwork(nn.Module):
 
     @torch.no_grad()
     def set_composition(self, counts: Tensor, targets: Tensor) -> None:
-        """Fit what the composition alone explains: counts (M, elements), targets (M, properties)."""
-        design = torch.cat([counts, torch.ones(len(counts), 1)], 1).double()
-        wanted = targets[:, [self.properties.index(name) for name in (*self.sums, *self.wholes)]].double()
-        # orbital energies do not grow with the molecule: a constant only
-        fit, sums = torch.zeros(design.shape[1], wanted.shape[1], dtype=torch.float64), len(self.sums)
-        fit[:, :sums] = torch.linalg.lstsq(design, wanted[:, :sums], driver="gelsd").solution
-        fit[-1, sums:] = wanted[:, sums:].mean(0)
-        self.composition.copy_(fit)
-        self.scale.copy_((wanted - design @ fit).std(0))
+        """Fit what the composition alone explains: counts (M, elements), targets (M, properties), NaN where there is
+        none. Raises ValueError where a property has fewer than two values."""
+        everything = torch.cat([counts, torch.ones(len(counts), 1)], 1).double()
+        for place, name in enumerate((*self.sums, *self.wholes)):
+            target = targets[:, self.properties.index(name)].double()
+            known = target.isfinite()
+            if known.sum() < 2:
+                raise ValueError(f"{name} is known of fewer than two molecules to learn from: label more")
+            design, wanted = everything[known], target[known, None]
+            if place >= len(self.sums):  # orbital energies do not grow with the molecule: a constant only
+                design = design * (torch.arange(design.shape[1]) == design.shape[1] - 1)
+            fit = torch.linalg.lstsq(design, wanted, driver="gelsd").solution
+            self.composition[:, place] = fit[:, 0]
+            self.scale[place] = (wanted - design @ fit).std()

@@ -17,6 +17,8 @@ from molflow.molecules.elements import QM9, Vocabulary
 
 FORMAT = "molflow-weights-1"
 SHIPPED = Path(__file__).parent.parent / "weights"
+MODELS = {"qm9": SHIPPED, "moses3d": SHIPPED / "moses3d"}
+"""Folders of the models that design molecules: a generator, a guide, an evaluator each."""
 
 
 class WeightsError(ValueError):
@@ -66,6 +68,13 @@ def save_weights(path: Path, network: nn.Module, card: Card) -> None:
     card_part.write_text(json.dumps({"format": FORMAT, **vars(card)}) + "\n")
     os.replace(part, path)
     os.replace(card_part, path.with_suffix(".json"))
+
+
+def shipped(model: str, role: str) -> Path:
+    """The file of one of `MODELS`: its ``generator``, ``guide`` or ``evaluator``. Raises WeightsError."""
+    if model not in MODELS:
+        raise WeightsError(f"unknown model {model!r}: known are {', '.join(MODELS)}")
+    return MODELS[model] / f"{role}.safetensors"
 
 
 def read_card(path: Path, kind: str) -> Card:

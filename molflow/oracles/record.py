@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from molflow.molecules.convert import Molecule
 
-UNITS = {"energy": "eV", "homo": "eV", "lumo": "eV", "gap": "eV", "mu": "D", "alpha": "Bohr^3", "cv": "cal/(mol K)"}
+UNITS = {"energy": "eV", "homo": "eV", "lumo": "eV", "gap": "eV", "mu": "D", "alpha": "Bohr^3", "cv": "cal/(mol K)",
+         "solvation": "kcal/mol"}
 """Of the values of `Properties`."""
 
 
@@ -70,6 +71,7 @@ class Properties(Calculation):
         mu: length of the dipole, D; an ion's is about its centre of nuclear charge, as in Gaussian.
         alpha: isotropic polarisability, a third of the trace, Bohr³.
         cv: heat capacity at 298.15 K, cal/(mol K).
+        solvation: free energy of solvation in water, kcal/mol, from 1 mol/l of gas to 1 mol/l in water.
         relaxation: what came before, if the values are those of the relaxed molecule.
     """
 
@@ -79,6 +81,7 @@ class Properties(Calculation):
     mu: float = math.nan
     alpha: float = math.nan
     cv: float = math.nan
+    solvation: float = math.nan
     relaxation: Relaxation | None = None
 
     @property

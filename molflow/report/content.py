@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from matplotlib.ticker import MaxNLocator
 
 from molflow.molecules.convert import Molecule
-from molflow.nn.weights import SHIPPED
+from molflow.nn.weights import shipped
 from molflow.oracles.record import UNITS as OF_LEVELS
 from molflow.report.drawing import svg
 from molflow.report.figures import JUDGES, NAMES, Fields, Reading, column, misses, number, readings, unit
@@ -62,7 +62,8 @@ def asked(run: SavedRun) -> str:
 
 def command(settings: dict[str, Any]) -> str:
     """What to type to repeat the run. Weights other than those shipped here are named."""
-    words = ["molflow", "design"]
+    model = settings.get("model", "qm9")
+    words = ["molflow", "design", *([] if model == "qm9" else ["--model", model])]
     for name, wanted in goals(settings["targets"]).items():
         words += ["--target", wanted.of(name)]
     words += ["-n", settings["n"], "--seed", settings["seed"]]
@@ -80,8 +81,8 @@ def command(settings: dict[str, Any]) -> str:
     if settings.get("verify") is not None:
         words += ["--verify", settings["verify"]]
     for role, weights in settings["weights"].items():
-        shipped = SHIPPED / f"{role}.safetensors"
-        if not shipped.is_file() or hashlib.sha256(shipped.read_bytes()).hexdigest() != weights["sha256"]:
+        known = shipped(model, role)
+        if not known.is_file() or hashlib.sha256(known.read_bytes()).hexdigest() != weights["sha256"]:
             words += [f"--{role}", weights["file"]]
     return shlex.join([*map(str, words), "--out", "DIR"])
 
@@ -113,7 +114,7 @@ def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
     answers: set[int] = set()  # columns of 1 for yes and 0 for no
     for name, of_name in groupby(readings(run.fields, run.targets), lambda reading: reading.name):
         for reading in of_name:
-            columns.append(Column(f"{name} {JUDGES[reading.judge]}", unit(name)))
+            columns.append(Column(f"{name} {reading.by}", unit(name)))
             values.append(reading.values.tolist())
         columns.append(Column(f"{name} miss, evaluator", unit(name)))
         values.append(misses(column(run.fields, f"evaluator_{name}"), run.targets[name]).tolist())
@@ -126,7 +127,7 @@ def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
     rows = []
     for i, (fields, molecule) in enumerate(zip(run.fields, run.molecules, strict=True)):
         smiles, formula, fault = (str(fields.get(key, "")) for key in ("smiles", "formula", "fault"))
-        verdicts = [": ".join(filter(None, (JUDGES[method].strip("*"), str(fields[f"{method}_verdict"]),
+        verdicts = [": ".join(filter(None, (JUDGES[method], str(fields[f"{method}_verdict"]),
                                             str(fields.get(f"{method}_reason", "")))))
                     for method in ("xtb", "dft") if f"{method}_verdict" in fields]
         rows.append(Row(svg(molecule) if molecule else None, smiles, formula, is_valid(fields), fault, verdicts,
@@ -168,7 +169,7 @@ def _chart(name: str, lanes: Sequence[Reading], valid: np.ndarray) -> dict[str, 
     return {"title": NAMES.get(name, name), "unit": unit(name), "target": str(goal),
             "wanted": (place(goal.low), place(goal.high)),
             "ticks": [(place(tick), f"{tick:.6g}") for tick in ticks],
-            "lanes": [{"judge": JUDGES[lane.judge],
+            "lanes": [{"judge": lane.by,
                        "dots": [(i, place(value), f"{value:.3f}", bool(valid[i]))
                                 for i, value in enumerate(lane.values) if np.isfinite(value)]} for lane in lanes]}
 
@@ -191,7 +192,7 @@ def outcome(run: SavedRun) -> list[tuple[str, str]]:
     pairs = [(f"{len(valid)}/{n}", "valid"), (f"{len(set(valid))}/{n}", "unique")]
     for method in ("xtb", "dft"):
         if words := [fields[key] for fields in run.fields if (key := f"{method}_verdict") in fields]:
-            judge = JUDGES[method].strip("*")
+            judge = JUDGES[method]
             pairs.append((f"{words.count('agrees')}/{n}", f"agree with the target within the error of {judge}"))
     for reading in readings(run.fields, run.targets):
         if reading.judge == "evaluator":

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from molflow.nn.property import UNITS
 from molflow.targets import Goal
-from molflow.verification import ON_QM9_SCALE
+from molflow.verification import Method, scales
 
 Fields = Mapping[str, float | str]
 """What is known of one molecule, as in ``Molecule.properties``."""
 
 NAMES = {"alpha": "polarisability α", "gap": "HOMO–LUMO gap", "homo": "HOMO energy", "lumo": "LUMO energy",
-         "mu": "dipole moment μ", "cv": "heat capacity Cv"}
+         "mu": "dipole moment μ", "cv": "heat capacity Cv", "qed": "drug-likeness QED", "logp": "log P",
+         "tpsa": "polar surface TPSA", "sa": "synthetic accessibility", "mw": "molar mass",
+         "solvation": "free energy of solvation in water"}
 """Properties as a chemist writes them."""
 
-JUDGES = {"guide": "guide", "evaluator": "evaluator", "xtb": "GFN2-xTB*", "dft": "DFT"}
-"""Prefix of a field: who says so. The guide was optimised against, so it is no judge of its own success. GFN2-xTB has a
-star because its values are put on B3LYP's scale, which the targets have."""
+JUDGES = {"guide": "guide", "evaluator": "evaluator", "rdkit": "RDKit", "xtb": "GFN2-xTB", "dft": "DFT"}
+"""Prefix of a field: who says so. The guide was optimised against, so it is no judge of its own success."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,19 @@ class Reading:
         name: of the property.
         goal: what was asked for.
         values: (n,) NaN where there is none.
+        rescaled: whether they were put on the scale of the targets.
     """
 
     judge: str
     name: str
     goal: Goal
     values: NDArray[np.float64]
+    rescaled: bool = False
+
+    @property
+    def by(self) -> str:
+        """Who says so; with a star if the values are not as said."""
+        return JUDGES[self.judge] + "*" * self.rescaled
 
     @property
     def known(self) -> NDArray[np.float64]:
@@ -68,7 +77,7 @@ def mean(values: NDArray[np.float64]) -> str:
 
 def unit(name: str) -> str:
     """molflow's unit of a property, as it is printed; nothing for what is not a property."""
-    return UNITS.get(name, "").replace("^3", "³")
+    return UNITS.get(name, "").replace("^3", "³").replace("^2", "²")
 
 
 def number(value: object) -> float:
@@ -84,15 +93,19 @@ def column(molecules: Sequence[Fields], key: str) -> NDArray[np.float64]:
 def readings(molecules: Sequence[Fields], targets: Mapping[str, Goal]) -> list[Reading]:
     """Property by property, all judges that have said something of any molecule; guide and evaluator in any case.
 
-    GFN2-xTB is heard on what `molflow.verification.ON_QM9_SCALE` can bring to B3LYP's scale, and on that scale.
+    Quantum chemistry is heard on what `molflow.verification.scales` can bring to the level of the targets.
     """
     found = []
+    level = next((str(fields["level"]) for fields in molecules if "level" in fields), "")
     for name, goal in targets.items():
         calculated = f"{name} [{UNITS.get(name, '')}]"  # as `molflow verify` calls it
-        slope, intercept = ON_QM9_SCALE.get(name, (np.nan, np.nan))
-        said = {"guide": column(molecules, f"guide_{name}"), "evaluator": column(molecules, f"evaluator_{name}"),
-                "xtb": slope * column(molecules, f"xtb_{calculated}") + intercept,
-                "dft": column(molecules, f"dft_{calculated}")}
-        found += [Reading(judge, name, goal, values) for judge, values in said.items()
-                  if judge in ("guide", "evaluator") or np.isfinite(values).any()]
+        for judge in ("guide", "evaluator", "rdkit"):
+            said = column(molecules, f"{judge}_{name}")
+            if judge != "rdkit" or np.isfinite(said).any():
+                found.append(Reading(judge, name, goal, said))
+        for method in get_args(Method):
+            slope, intercept = scales(method, level).get(name, (np.nan, np.nan))
+            values = slope * column(molecules, f"{method}_{calculated}") + intercept
+            if np.isfinite(values).any():
+                found.append(Reading(method, name, goal, values, rescaled=(slope, intercept) != (1.0, 0.0)))
     return found

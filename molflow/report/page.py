@@ -84,5 +84,5 @@ def notebook_table(run: DesignRun) -> str:
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(unit=unit, names=content.NAMES, judges=content.JUDGES, number=number)
+    environment.globals.update(unit=unit, names=content.NAMES, number=number)
     return environment

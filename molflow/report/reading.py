@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 from molflow.molecules.convert import Molecule
 from molflow.molecules.io import read_sdf
-from molflow.nn.property import PROPERTIES
 from molflow.report.figures import Fields
 from molflow.report.trajectory import read_trajectory
-from molflow.targets import Goal, goal
+from molflow.targets import FACTORS, Goal, goal
 
 FORMAT = "molflow-run-1"
 _NEEDED: dict[str, Any] = {"time": str, "molflow": str, "settings": dict, "warnings": list, "machine": dict}
@@ -51,7 +50,7 @@ def goals(targets: dict[str, Any]) -> dict[str, Goal]:
     """Targets as ``run.json`` has them: numbers, or text. Raises ValueError."""
     if not all(isinstance(wanted, int | float | str) for wanted in targets.values()):
         raise ValueError("the targets are neither numbers nor text")
-    return {name: goal(name if name in PROPERTIES else PROPERTIES[0], str(wanted)) for name, wanted in targets.items()}
+    return {name: goal(name if name in FACTORS else "gap", str(wanted)) for name, wanted in targets.items()}
 
 
 def is_run(folder: Path) -> bool:

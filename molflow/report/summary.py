@@ -24,13 +24,15 @@ def summary(run: DesignRun) -> Group:
 
     n, fields = len(run.molecules), [molecule.properties for molecule in run.molecules]
     by = {(reading.judge, reading.name): reading for reading in readings(fields, run.targets)}
-    oracles = sorted({judge for judge, _ in by} - {"guide", "evaluator"})
+    oracles = [judge for judge in JUDGES if judge not in ("guide", "evaluator") and any(judge == who for who, _ in by)]
+    starred = {reading.judge for reading in by.values() if reading.rescaled}
     table = Table("property", "target", "achieved\nby evaluator",
-                  *(f"mean miss\nby {JUDGES[judge]}" for judge in ("evaluator", "guide", *oracles)))
+                  *(f"mean miss\nby {JUDGES[judge]}{'*' * (judge in starred)}"
+                    for judge in ("evaluator", "guide", *oracles)))
     for name, goal in run.targets.items():
         misses = (mean(by[judge, name].misses) if (judge, name) in by else "" for judge in
                   ("evaluator", "guide", *oracles))
-        table.add_row(name, f"{goal} {unit(name)}", by["evaluator", name].achieved, *misses)
+        table.add_row(name, f"{goal} {unit(name)}".strip(), by["evaluator", name].achieved, *misses)
     unread = n - min(len(by["evaluator", name].known) for name in run.targets)
     valid = [str(molecule.smiles) for molecule in run.molecules if molecule.is_valid]
     notes = [f"valid {len(valid)}/{n}, unique {len(set(valid))}/{n}, "
@@ -38,7 +40,7 @@ def summary(run: DesignRun) -> Group:
              f"{column(fields, 'nfe').mean():.0f} NFE a molecule, {run.settings['seconds']:.0f} s"]
     if unread:
         notes.append(f"{unread} too broken to have values: not in the means")
-    if "xtb" in oracles:
+    if starred:
         notes.append("*put on B3LYP's scale by a straight line fitted on QM9")
     if run.verdicts:
         words = Counter(verdict.word for verdict in run.verdicts)

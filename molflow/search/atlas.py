@@ -21,7 +21,6 @@ from torch import Tensor
 from molflow.data.store import MoleculeStore, write_tensors
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import unbatch
-from molflow.nn.property import PROPERTIES
 from molflow.nn.weights import WeightsError
 from molflow.search.problem import Problem
 
@@ -39,7 +38,8 @@ class Atlas:
     Attributes:
         numbers: (K,) int64, as `MoleculeSpace.numbered_noise` counts them.
         sizes: (K,) int64 atoms.
-        readings: (K, 6) float32, by the guide; columns as ``molflow.nn.property.PROPERTIES``.
+        names: P properties.
+        readings: (K, P) float32 of them, by the guide.
         doubts: (K,) float32, how far the guide's networks are apart about each (`molflow.nn.ensemble.doubt`).
         smiles: what each became when the map was drawn; other hardware may round to another molecule here and there.
         generator: SHA-256 of the weights that made it.
@@ -48,6 +48,7 @@ class Atlas:
 
     numbers: np.ndarray
     sizes: np.ndarray
+    names: tuple[str, ...]
     readings: np.ndarray
     doubts: np.ndarray
     smiles: tuple[str, ...]
@@ -64,7 +65,7 @@ class Atlas:
 
         Raises:
             ValueError: no molecule is left.
-            WeightsError: the guide reads other properties than one designs for, or other elements.
+            WeightsError: the guide does not know the generator's elements.
         """
         guide.check_for(generator)
         first: dict[str, int] = {}
@@ -80,7 +81,7 @@ class Atlas:
         if not first:
             raise ValueError("none of the molecules is valid: no map can be made of them")
         kept = torch.tensor(list(first.values()))
-        return cls(couplings.index[kept].long().numpy(), couplings.sizes[kept].numpy(),
+        return cls(couplings.index[kept].long().numpy(), couplings.sizes[kept].numpy(), guide.properties,
                    torch.cat(readings)[kept].numpy(), torch.cat(doubts)[kept].numpy(), tuple(first),
                    _digest(generator), couplings.source)
 
@@ -91,9 +92,15 @@ class Atlas:
 
         Args:
             seed: decides between those that are near enough.
-            errors: (K, 6) to be expected of the readings.
+            errors: (K, P) to be expected of the readings.
             admits: says of a SMILES whether it will do; all do by default.
+
+        Raises:
+            WeightsError: the map was drawn by a guide that reads other properties.
         """
+        if self.names != problem.known:
+            raise WeightsError(f"the atlas has {', '.join(self.names)}, and the guide reads "
+                               f"{', '.join(problem.known)}: make it again with 'molflow data atlas', or remove it")
         rng = np.random.default_rng(seed)
         free = np.ones(len(self), bool)
         lot = GOOD_ENOUGH * rng.random(len(self))
@@ -132,7 +139,7 @@ class Atlas:
                    "doubts": torch.from_numpy(self.doubts).half(),
                    "smiles": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
         write_tensors(path, tensors, {"format": FORMAT, "source": self.source, "generator": self.generator,
-                                      "names": json.dumps(PROPERTIES)})
+                                      "names": json.dumps(self.names)})
 
     @classmethod
     def load(cls, path: Path) -> Atlas:
@@ -140,15 +147,16 @@ class Atlas:
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-                if header.get("format") != FORMAT or json.loads(header["names"]) != list(PROPERTIES):
+                if header.get("format") != FORMAT:
                     raise WeightsError(f"{path} is not a molflow atlas")
+                names = tuple(str(name) for name in json.loads(header["names"]))
                 tensors = {key: file.get_tensor(key) for key in ("numbers", "sizes", "readings", "doubts", "smiles")}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             if isinstance(error, WeightsError):
                 raise
             raise WeightsError(f"{path} is missing or damaged ({str(error).splitlines()[0]})") from None
         smiles = tuple(tensors["smiles"].numpy().tobytes().decode().split("\n"))
-        return cls(tensors["numbers"].long().numpy(), tensors["sizes"].long().numpy(),
+        return cls(tensors["numbers"].long().numpy(), tensors["sizes"].long().numpy(), names,
                    tensors["readings"].float().numpy(), tensors["doubts"].float().numpy(), smiles,
                    header["generator"], header["source"])
 

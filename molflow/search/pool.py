@@ -31,8 +31,8 @@ class Pool:
     Attributes:
         sources: where they start, {key: (1, n, ...)} each.
         batch: what they become.
-        readings: (K, 6) by the guide.
-        errors: (K, 6) to be expected of the readings.
+        readings: (K, P) by the guide.
+        errors: (K, P) to be expected of the readings.
         fit: (K,) bool, whether they are whole, and meet the conditions.
     """
 

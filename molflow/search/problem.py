@@ -59,6 +59,7 @@ class Problem:
         low, high: (B, P) where each may lie; equal for a target, infinite where there is no bound.
         sizes: (B,) numbers of atoms.
         any_size: the sizes are only suggestions: a problem may start from a candidate of any size.
+        known: all that the guide reads, the columns of its readings.
     """
 
     names: tuple[str, ...]
@@ -66,17 +67,19 @@ class Problem:
     high: Tensor
     sizes: np.ndarray
     any_size: bool = False
+    known: tuple[str, ...] = PROPERTIES
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def __getitem__(self, rows: np.ndarray) -> Problem:
-        return Problem(self.names, self.low[rows], self.high[rows], self.sizes[rows], self.any_size)
+        return Problem(self.names, self.low[rows], self.high[rows], self.sizes[rows], self.any_size,
+                       self.known)
 
     @property
     def columns(self) -> list[int]:
-        """Places of the properties among all six."""
-        return [PROPERTIES.index(name) for name in self.names]
+        """Places of the properties among all that are known."""
+        return [self.known.index(name) for name in self.names]
 
     def residual(self, readings: Tensor) -> Tensor:
         """How far readings (B, P), or (..., B, P), lie outside the ranges, in units of the resolution."""
@@ -85,7 +88,7 @@ class Problem:
 
     def expected_miss(self, readings: Tensor, errors: Tensor) -> Tensor:
         """By how much, in units of the resolution, molecules must be expected to miss in truth, (..., B): of readings
-        (..., B, 6) that are wrong by ``errors`` (..., B, 6), whichever way."""
+        (..., B, K) that are wrong by ``errors`` (..., B, K), whichever way."""
         error = errors[..., self.columns] / self._scale.to(errors)
         return torch.hypot(self.residual(readings[..., self.columns]), error).norm(dim=-1)
 
@@ -100,8 +103,8 @@ class Found:
 
     Attributes:
         batch: decoded molecules.
-        guide: (B, 6) the guide's readings of them.
-        errors: (B, 6) to be expected of the readings.
+        guide: (B, K) the guide's readings of them.
+        errors: (B, K) to be expected of the readings.
         fit: (B,) bool, whether they are whole, and meet the conditions.
         nfe: (B,) evaluations of the velocity field spent.
         history: (rounds + 1, B) shortest residual so far, inf while no molecule was whole: of the candidates, then

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from molflow import provenance
 from molflow.data.prior import Prior
-from molflow.nn.property import READ
+from molflow.nn.property import read_of
 from molflow.nn.weights import Card, save_weights
 from molflow.training.generator import GeneratorTask
 from molflow.training.properties import PropertyTask
@@ -53,6 +53,6 @@ def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, pa
         card = Card("property", network, training, metrics, vocabulary=dataclasses.asdict(task.vocabulary),
                     properties=task.properties)
     else:
-        prior = Prior.of(task.store, task.store.parts()[run.part], READ[task.config.data])
+        prior = Prior.of(task.store, task.store.parts()[run.part], read_of(task.config.data, task.store.names))
         card = Card("generator", network, training, metrics, prior.to_json(), dataclasses.asdict(task.vocabulary))
     save_weights(path, task.network.to(getattr(torch, run.weights)), card)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from molflow.data.store import MoleculeStore
 from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.state import centre, encode
-from molflow.nn.property import READ, RESOLUTION, PropertyNetwork
+from molflow.nn.property import RESOLUTION, PropertyNetwork, read_of
 from molflow.training.batches import Buckets
 from molflow.training.config import PropertyTraining
 from molflow.training.task import Batch
@@ -28,7 +28,7 @@ class PropertyTask:
         torch.manual_seed(run.seed)
         split = self.store.parts()
         members = torch.as_tensor(split[run.part])
-        self.properties = READ[self.config.data]
+        self.properties = read_of(self.config.data, self.store.names)
         self.targets = self.store.columns(self.properties)
         self.vocabulary = VOCABULARIES[self.config.data]
         self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network, self.properties)
@@ -51,24 +51,36 @@ class PropertyTask:
                 "types": encode(molecules, self.vocabulary)["types"], "targets": self.targets[members]}
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean absolute error of each property over its resolution, averaged over all of them."""
-        error = network(batch["positions"], batch["types"], batch["mask"]).float() - batch["targets"]
+        """Mean absolute error of each property over its resolution, averaged over all of them.
+
+        The error of a property is that of the molecules whose value is known, and 0 where the batch has none.
+        """
+        missed, known = misses(network(batch["positions"], batch["types"], batch["mask"]).float(), batch["targets"])
+        mean = missed.sum(0) / known.sum(0).clamp(min=1)
         # numbers one by one: a tensor made of a list would be copied to the GPU, and waited for
-        each = [miss / RESOLUTION[name] for miss, name in zip(error.abs().mean(0), self.properties, strict=True)]
+        each = [miss / RESOLUTION[name] for miss, name in zip(mean, self.properties, strict=True)]
         return torch.stack(each).mean(), {}
 
     @torch.no_grad()
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        """Mean absolute error of each property on 2,000 molecules of the validation split."""
+        """Mean absolute error of each property on those of 2,000 molecules of the validation split that have it."""
         return mean_errors(network.eval(), self, self.held_out, device)
+
+
+def misses(said: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute errors (B, properties), 0 where the target is NaN, and where it is not."""
+    known = targets.isfinite()  # NaN times 0 is NaN, so that it must not come near what was said
+    return (said - targets.nan_to_num()).abs() * known, known
 
 
 @torch.no_grad()
 def mean_errors(network: nn.Module, task: PropertyTask, members: Tensor, device: torch.device) -> dict[str, float]:
-    """Mean absolute error of each property over the given molecules."""
-    total = torch.zeros(len(task.properties), dtype=torch.float64)
+    """Mean absolute error of each property over those of the given molecules that have it; without one, no error."""
+    total, count = torch.zeros(2, len(task.properties), dtype=torch.float64)
     for part in members[task.store.sizes[members].argsort()].split(100):
         batch = {key: value.to(device) for key, value in task._batch(part).items()}
         said = network(batch["positions"], batch["types"], batch["mask"])
-        total += (said - batch["targets"]).abs().sum(0).double().cpu()
-    return dict(zip(task.properties, (total / len(members)).tolist(), strict=True))
+        missed, known = misses(said, batch["targets"])
+        total += missed.sum(0).double().cpu()
+        count += known.sum(0).cpu()
+    return {name: (total[i] / count[i]).item() for i, name in enumerate(task.properties) if count[i]}

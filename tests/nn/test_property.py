@@ -45,7 +45,7 @@ def close(got: Tensor, wanted: Tensor, tolerance: float) -> None:
 def test_names_units_and_shape(four, randomise) -> None:
     out = network(randomise)(*soft(four, torch.float64))
     assert out.shape == (4, 6) and out.isfinite().all()
-    assert PROPERTIES == ("alpha", "gap", "homo", "lumo", "mu", "cv") and set(UNITS) == set(PROPERTIES)
+    assert PROPERTIES == ("alpha", "gap", "homo", "lumo", "mu", "cv") and set(UNITS) >= set(PROPERTIES)
 
 
 @PRECISION

@@ -20,7 +20,7 @@ from molflow.search.atlas import GOOD_ENOUGH
 
 K = 400
 RNG = np.random.default_rng(0)
-MAP = Atlas(np.arange(K), RNG.integers(5, 9, K), RNG.normal(0, 1, (K, 6)).astype(np.float32),
+MAP = Atlas(np.arange(K), RNG.integers(5, 9, K), PROPERTIES, RNG.normal(0, 1, (K, 6)).astype(np.float32),
             RNG.uniform(1, 5, K).astype(np.float32), tuple(f"C{'C' * i}" for i in range(K)), "none", "made up")
 EXACT = torch.zeros(K, 6)
 GAP, MU = PROPERTIES.index("gap"), PROPERTIES.index("mu")
