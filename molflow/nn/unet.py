@@ -19,7 +19,8 @@ class UNetConfig:
     Attributes:
         dims: axes of a signal: 2 for pictures, 1 for sound.
         channels: of a signal: 1 grey or mono, 3 colours.
-        patch: samples along each axis that the first convolution takes together.
+        patch: samples along each axis that the first convolution takes together. Noise has to pass the network unchanged
+            to be subtracted: of three colours in patches of 2 x 2 most of it does not.
         width: features at the first level; each further level has ``growth`` times as many, and half the samples.
         levels, blocks: levels, and residual blocks on either side of each.
         kernel: samples along each axis that a convolution sees.
@@ -27,10 +28,10 @@ class UNetConfig:
 
     dims: int = 2
     channels: int = 1
-    patch: int = 2
-    width: int = 48
+    patch: int = 1
+    width: int = 32
     growth: float = 2.0
-    levels: int = 2
+    levels: int = 3
     blocks: int = 2
     kernel: int = 3
 
