@@ -19,7 +19,7 @@ class UNetConfig:
     Attributes:
         dims: axes of a signal: 2 for pictures, 1 for sound.
         channels: of a signal: 1 grey or mono, 3 colours.
-        patch: samples along each axis that the first convolution takes together. Noise has to pass the network unchanged
+        patch: samples along each axis that the first convolution takes together. Noise has to pass the network as it is
             to be subtracted: of three colours in patches of 2 x 2 most of it does not.
         width: features at the first level; each further level has ``growth`` times as many, and half the samples.
         levels, blocks: levels, and residual blocks on either side of each.
