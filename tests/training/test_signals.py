@@ -172,6 +172,7 @@ dims = 1
 width = 16
 blocks = 1
 patch = 4
+levels = 2
 """
 
 
