@@ -19,6 +19,7 @@ BENCHMARKS = {
     "qm9-likelihood": "benchmarks.likelihood",
     "qm9-targets-dft": "benchmarks.targets_dft",
     "oracle-qm9": "benchmarks.oracle_qm9",
+    "oracle-xtb": "benchmarks.oracle_xtb",
     "oracle-speed": "benchmarks.oracle_speed",
     "report": "benchmarks.report",
     "image-inverse": "benchmarks.image_inverse",

@@ -6,10 +6,11 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def design(name: str, n: int, seed: int, budget: Budget, weights: Path, device: 
                                                  unbatch(found.batch), strict=True)]}
 
 
+def rebuilt(designed: dict[str, Any], properties: Mapping[str, float] = MappingProxyType({})) -> Molecule:
+    """A molecule of `design`."""
+    positions = np.array(designed["positions"], dtype=float)  # None where they are not finite
+    parts = (np.array(designed[key]) for key in ("numbers", "charges", "bonds"))
+    return Molecule(positions, *parts, properties=dict(properties))
+
+
 def examine(parts: Parts, name: str, i: int, state: str) -> dict[str, Any]:
     """One designed molecule by DFT, in a process of its own, which it may take with it."""
     if name == "cv" and state != "relaxed":
@@ -87,8 +95,7 @@ def examine(parts: Parts, name: str, i: int, state: str) -> dict[str, Any]:
     assert designed is not None
     claims = designed["molecules"][i]
     print(f"{name} {i + 1}, {state}: {claims['smiles']}", file=sys.stderr)
-    positions = np.array(claims["positions"], dtype=float)  # None where they are not finite
-    molecule = Molecule(positions, *(np.array(claims[key]) for key in ("numbers", "charges", "bonds")))
+    molecule = rebuilt(claims)
     if state == "xtb":
         return _calculated(name, partial(at_xtb_minimum, molecule, alpha=name == "alpha"))
     return _calculated(name, partial(dft.properties, molecule, relax=state == "relaxed", alpha=name == "alpha",

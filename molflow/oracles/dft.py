@@ -16,7 +16,8 @@ from molflow.molecules.geometry import keeps_bonds
 from molflow.oracles import qm9_level, relaxation, xtb
 from molflow.oracles.entry import charge_centre, unfit
 from molflow.oracles.record import Properties, Relaxation
-from molflow.oracles.response import heat_capacity, polarisability
+from molflow.oracles.response import hessian, polarisability
+from molflow.oracles.vibrations import heat_capacity
 
 version = qm9_level.version
 
@@ -97,7 +98,7 @@ def properties(
         if alpha:
             values["alpha"] = polarisability(field)
         if cv:
-            values["cv"] = heat_capacity(field)
+            values["cv"] = heat_capacity(molecule, hessian(field))
     except (CalculatorError, RuntimeError, ValueError, ArithmeticError) as error:
         return result(f"calculation failed ({error})")
     return result("")

@@ -40,12 +40,12 @@ F_OF = {6: 0.8, 7: 1.0, 8: 1.4, 9: 1.85}
 
 
 def pyscf() -> Any:
-    """The package, with its modules `dft`, `gto`, `scf` and `hessian.thermo`. Raises OracleMissing."""
+    """The package, with its modules `dft`, `gto`, `hessian` and `scf`. Raises OracleMissing."""
     try:
         with _processor_known():
             import pyscf.dft
             import pyscf.gto
-            import pyscf.hessian.thermo
+            import pyscf.hessian
             import pyscf.scf.cphf
     except ModuleNotFoundError:
         raise OracleMissing("DFT needs PySCF: `pip install 'molflow[oracles]'`") from None

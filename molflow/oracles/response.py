@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ase.units import Hartree, kcal, mol
+from ase.units import Bohr, Hartree
+from numpy.typing import NDArray
 
 from molflow.oracles.qm9_level import pyscf
 
-TEMPERATURE = 298.15
-"""K."""
-
-HARTREE_IN_CAL_PER_MOL = 1000 * Hartree / (kcal / mol)
-
 TOLERANCE = 1e-3
 """Residual of the response: smaller ones move polarisabilities by 0.0001 Bohr³, larger ones by 0.001."""
-
 
 VIBRATIONS_GRID = 2
 """PySCF's level for second derivatives, which feel a coarse grid: hydrogen cyanide's heat capacity is 0.02
@@ -54,21 +49,11 @@ def polarisability(field: Any) -> float:
     return -4 / 3 * float(np.vdot(dipole, u))
 
 
-def heat_capacity(field: Any) -> float:
-    """Cv at `TEMPERATURE`, cal/(mol K), of an ideal gas of rigid rotors with harmonic vibrations.
-
-    Args:
-        field: PySCF's converged RKS object, at a minimum.
-
-    Raises:
-        ValueError: some frequencies are imaginary.
-    """
-    program = pyscf()
-    fine, thermo = field.copy(), program.hessian.thermo
-    fine.grids = program.dft.Grids(field.mol)
+def hessian(field: Any) -> NDArray[np.float64]:
+    """(3n, 3n) second derivatives of the energy by the nuclei, eV/Å²; ``field`` is PySCF's converged RKS object."""
+    fine = field.copy()
+    fine.grids = pyscf().dft.Grids(field.mol)
     fine.grids.level = VIBRATIONS_GRID
     fine.kernel(dm0=field.make_rdm1())
-    modes = thermo.harmonic_analysis(fine.mol, fine.Hessian().kernel())
-    if modes["freq_error"]:
-        raise ValueError(f"{modes['freq_error']} imaginary frequencies: not at a minimum")
-    return thermo.thermo(fine, modes["freq_au"], TEMPERATURE)["Cv_tot"][0] * HARTREE_IN_CAL_PER_MOL
+    blocks = fine.Hessian().kernel()
+    return blocks.transpose(0, 2, 1, 3).reshape(3 * len(blocks), -1) * Hartree / Bohr**2

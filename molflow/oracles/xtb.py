@@ -16,6 +16,7 @@ from molflow.molecules.convert import Molecule
 from molflow.oracles import relaxation
 from molflow.oracles.entry import charge_centre, unfit
 from molflow.oracles.record import OracleMissing, Properties, Relaxation
+from molflow.oracles.vibrations import heat_capacity
 
 METHOD = "GFN2-xTB"
 FIELD = 0.002
@@ -65,8 +66,9 @@ def hessian(molecule: Molecule) -> NDArray[np.float64] | None:
         return vibrations.get_vibrations().get_hessian_2d()
 
 
-def properties(molecule: Molecule, *, relax: bool = False, alpha: bool = True, solvation: bool = False) -> Properties:
-    """Energy, HOMO, LUMO, dipole, and if wanted polarisability and solvation, at the molecule's total formal charge.
+def properties(molecule: Molecule, *, relax: bool = False, alpha: bool = True, cv: bool = False,
+               solvation: bool = False) -> Properties:
+    """Energy, HOMO, LUMO, dipole, and if wanted polarisability, heat capacity and solvation, at the formal charge.
 
     The polarisability is the dipole's change in an electric field of ± `FIELD` along each axis; a minimal basis can
     follow the field only so far: for QM9's molecules it comes to a third of B3LYP's. Orbital energies, too, are on a
@@ -77,10 +79,11 @@ def properties(molecule: Molecule, *, relax: bool = False, alpha: bool = True, s
         molecule: closed shells; elements up to radon.
         relax: give the values of the relaxed molecule, and the relaxation.
         alpha: the polarisability, too: five times the time.
+        cv: the heat capacity, too, at a minimum of the energy only: many times the time.
         solvation: the free energy of solvation in water, too: half the time more.
 
     Returns:
-        The values, `cv` not among them. What cannot be calculated is a `fault`, never an exception.
+        The values. What cannot be calculated is a `fault`, never an exception.
 
     Raises:
         OracleMissing: tblite is not installed.
@@ -107,6 +110,10 @@ def properties(molecule: Molecule, *, relax: bool = False, alpha: bool = True, s
         if solvation:
             dissolved = _single_point(molecule, "alpb-solvation", "water", start=free)
             wanted["solvation"] = (dissolved.get("energy") - free.get("energy")) * Hartree * mol / kcal
+        if cv:
+            if (curvature := hessian(molecule)) is None:
+                return result("calculation failed (no second derivatives)")
+            wanted["cv"] = heat_capacity(molecule, curvature)
     except (RuntimeError, ValueError) as error:  # tblite's own exceptions are of these kinds
         return result(f"calculation failed ({error})")
     levels, occupied = free.get("orbital-energies"), round(free.get("orbital-occupations").sum() / 2)

@@ -128,6 +128,16 @@ def test_the_hessian_is_the_energys_second_derivative(qm9: list[Molecule]) -> No
     assert xtb.hessian(replace(water, positions=0 * water.positions)) is None
 
 
+def test_heat_capacities_are_near_b3lyps(qm9: list[Molecule]) -> None:
+    for formula, of_qm9 in {"H2O": 6.002, "CHN": 6.278, "C2H2": 8.574, "CH4": 6.469}.items():
+        found = xtb.properties(of_formula(qm9, formula), relax=True, alpha=False, cv=True)
+        assert found.cv == pytest.approx(of_qm9, abs=0.15)
+    ammonia = of_formula(qm9, "H3N")
+    flat = replace(ammonia, positions=0.77 * of_ase("BF3").positions)
+    found = xtb.properties(flat, alpha=False, cv=True)
+    assert "imaginary" in found.fault and math.isnan(found.cv) and math.isnan(found.homo)
+
+
 class Parabola(AseCalculator):
     """E = (x - x0) K (x - x0) / 2."""
 
