@@ -30,7 +30,7 @@ def run(*, n: int = 400, seed: int = 0, device: str = "auto", weights: Path = SH
     """``n`` molecules of QM9's test part, relaxed by GFN2-xTB: a line from its values to QM9's is laid through one half
     and judged by the other. Then the designed ones."""
     store = needed_qm9()
-    members = torch.as_tensor(np.random.default_rng(seed).permutation(store.parts["test"])[:n])
+    members = torch.as_tensor(np.random.default_rng(seed).permutation(store.parts()["test"])[:n])
     molecules, wanted = unbatch(store.batch(members)), store.columns(PROPERTIES).double()[members].numpy()
     print(f"relaxing {n} molecules", file=sys.stderr)
     said = spread([partial(xtb.properties, molecule, relax=True, cv=True) for molecule in molecules])
