@@ -166,7 +166,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         sizes = sizes.clip(min(core.least, flow.prior.sizes[-1]))
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None,
-                      known=leader.properties)
+                      known=leader.properties, extremes=extremes_beside(wanted))
     begun = time.perf_counter()
     must = Conditions(conditions, core)
     found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
@@ -217,6 +217,12 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         for molecule, verdict in zip(molecules, verdicts, strict=True):
             molecule.properties.update(verdict.found)
     return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts)
+
+
+def extremes_beside(wanted: Mapping[str, Goal]) -> frozenset[str]:
+    """The properties that are wanted as large or as small as possible, if others are wanted in other ways."""
+    extremes = frozenset(name for name, goal in wanted.items() if goal.is_extreme)
+    return extremes if len(extremes) < len(wanted) else frozenset()
 
 
 def check_fragment(core: Fragment, generator: Generator, atoms: int | None) -> None:

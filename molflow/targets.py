@@ -46,6 +46,11 @@ class Goal:
         """The number that is wanted, if it is one."""
         return self.low if self.low == self.high and math.isfinite(self.low) else None
 
+    @property
+    def is_extreme(self) -> bool:
+        """Whether it is as large or as small as possible: every value is nearer it than another, none is there."""
+        return self.low == math.inf or self.high == -math.inf
+
     def within(self, seen: tuple[float, float]) -> Goal:
         """The same where the model has seen values from ``seen[0]`` to ``seen[1]``: "as large as possible" is at least
         as large as any of them."""
@@ -70,7 +75,7 @@ class Goal:
 
     def __str__(self) -> str:
         """As `goal` reads it."""
-        if self.low == math.inf or self.high == -math.inf:
+        if self.is_extreme:
             return "max" if self.low > 0 else "min"
         low, high = (f"{bound:g}" if float(f"{bound:g}") == bound else repr(bound) for bound in (self.low, self.high))
         if self.value is not None:

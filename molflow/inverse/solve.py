@@ -4,7 +4,7 @@
 
 As published: few midpoint steps, L-BFGS with a line search, a start that is the backward ODE of the pseudo-inverse
 blended with noise, sqrt(a) x + sqrt(1 - a) noise, and the regulariser of the source's norm, which is chi-distributed.
-Its weight is no free number here: with the noise known, the sum is the logarithm of a posterior.
+Its weight is no free number here: with the noise known, the sum is minus the logarithm of a posterior.
 """
 
 from __future__ import annotations

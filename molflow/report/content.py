@@ -17,7 +17,7 @@ from molflow.molecules.convert import Molecule
 from molflow.nn.weights import shipped
 from molflow.oracles.record import UNITS as OF_LEVELS
 from molflow.report.drawing import svg
-from molflow.report.figures import JUDGES, NAMES, Fields, Reading, column, misses, number, readings, unit
+from molflow.report.figures import JUDGES, NAMES, Fields, Reading, column, mean, misses, number, readings, unit
 from molflow.report.reading import SavedRun, goals
 
 _CALCULATED = re.compile(r"(xtb|dft)_(.+?)(?: \[(.+)\])?")  # a field of `molflow verify`: method, what, unit
@@ -74,7 +74,8 @@ def command(settings: dict[str, Any]) -> str:
     if settings.get("formula") is not None:
         words += ["--formula", settings["formula"]]
     if settings.get("fragment") is not None:
-        words += ["--fragment", "FRAGMENT.sdf"]
+        joined = settings["fragment"].count(".")
+        words += ["--fragment", *([f"FRAGMENT{i}.sdf" for i in range(1, joined + 2)] if joined else ["FRAGMENT.sdf"])]
     if settings.get("lead") is not None:
         words += ["--from", "LEAD.sdf", "--similarity", settings["similarity"]]
     words += ["--device", settings["device"].partition(":")[0]]
@@ -116,8 +117,9 @@ def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
         for reading in of_name:
             columns.append(Column(f"{name} {reading.by}", unit(name)))
             values.append(reading.values.tolist())
-        columns.append(Column(f"{name} miss, evaluator", unit(name)))
-        values.append(misses(column(run.fields, f"evaluator_{name}"), run.targets[name]).tolist())
+        if not run.targets[name].is_extreme:
+            columns.append(Column(f"{name} miss, evaluator", unit(name)))
+            values.append(misses(column(run.fields, f"evaluator_{name}"), run.targets[name]).tolist())
     for key in dict.fromkeys(key for fields in run.fields for key in fields):
         if (match := _CALCULATED.fullmatch(key)) and match[2] not in (*OF_LEVELS, *_IN_WORDS):
             columns.append(Column(f"{match[1]} {match[2].replace('_', ' ')}", match[3] or ""))
@@ -196,8 +198,9 @@ def outcome(run: SavedRun) -> list[tuple[str, str]]:
             pairs.append((f"{words.count('agrees')}/{n}", f"agree with the target within the error of {judge}"))
     for reading in readings(run.fields, run.targets):
         if reading.judge == "evaluator":
-            miss = f"{reading.misses.mean():.3f} {unit(reading.name)}" if len(reading.known) else "none"
-            pairs.append((miss, f"mean miss of the {NAMES.get(reading.name, reading.name)}, by the evaluator"))
+            what, values = ("", reading.known) if reading.goal.is_extreme else ("miss of the ", reading.misses)
+            said = f"{mean(values)} {unit(reading.name)}" if len(values) else mean(values)
+            pairs.append((said, f"mean {what}{NAMES.get(reading.name, reading.name)}, by the evaluator"))
     if np.isfinite(spent).any():
         pairs.append((f"{np.nanmean(spent):.0f}", "evaluations of the flow per molecule"))
     return [*pairs, (f"{run.record['settings']['seconds']:.0f} s", "for all")]

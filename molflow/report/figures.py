@@ -56,7 +56,9 @@ class Reading:
 
     @property
     def misses(self) -> NDArray[np.float64]:
-        return misses(self.known, self.goal)
+        """Of the values that are numbers; none of an extreme."""
+        far = misses(self.known, self.goal)
+        return far[np.isfinite(far)]
 
     @property
     def achieved(self) -> str:
@@ -66,7 +68,9 @@ class Reading:
 
 
 def misses(values: NDArray[np.float64], goal: Goal) -> NDArray[np.float64]:
-    """How far each value lies outside."""
+    """How far each value lies outside; NaN where there is no telling, as of an extreme."""
+    if goal.is_extreme:
+        return np.full_like(values, np.nan)
     return np.abs(values - values.clip(goal.low, goal.high))
 
 

@@ -94,8 +94,9 @@ def _draw_values(axes: Axes, run: DesignRun, name: str) -> None:
     reach = 0.5 * (most - least) + 1e-3
     if valid.any():  # what the networks say of a broken molecule may lie anywhere
         guide, judged = (said.clip(least - reach, most + reach) for said in (guide, judged))
-    axes.axvspan(max(goal.low, least - reach), min(goal.high, most + reach), fc=(0.7, 0.13, 0.13, 0.08), ec="firebrick",
-                 lw=1.5, zorder=0, label="target")
+    if not goal.is_extreme:
+        axes.axvspan(max(goal.low, least - reach), min(goal.high, most + reach), fc=(0.7, 0.13, 0.13, 0.08),
+                     ec="firebrick", lw=1.5, zorder=0, label="target")
     axes.scatter(guide, place, marker="|", s=30, color="dimgrey", lw=1.2, label="guide")
     axes.scatter(judged[valid], place[valid], s=16, color="tab:blue", label="evaluator")
     if not valid.all():

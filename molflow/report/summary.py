@@ -30,7 +30,7 @@ def summary(run: DesignRun) -> Group:
                   *(f"mean miss\nby {JUDGES[judge]}{'*' * (judge in starred)}"
                     for judge in ("evaluator", "guide", *oracles)))
     for name, goal in run.targets.items():
-        misses = (mean(by[judge, name].misses) if (judge, name) in by else "" for judge in
+        misses = ("" if goal.is_extreme or (judge, name) not in by else mean(by[judge, name].misses) for judge in
                   ("evaluator", "guide", *oracles))
         table.add_row(name, f"{goal} {unit(name)}".strip(), by["evaluator", name].achieved, *misses)
     unread = n - min(len(by["evaluator", name].known) for name in run.targets)

@@ -22,6 +22,10 @@ STEPS, POWER = 10, 0.65
 shorter ones in the beginning, which keeps most of them whole; `qm9-steps` among the benchmarks."""
 
 
+EASE = 100.0
+"""So many resolutions of an extreme weigh as one of a bound: about the spread of the property."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What is spent on a molecule.
@@ -60,6 +64,8 @@ class Problem:
         sizes: (B,) numbers of atoms.
         any_size: the sizes are only suggestions: a problem may start from a candidate of any size.
         known: all that the guide reads, the columns of its readings.
+        extremes: of the properties, those that are wanted as large or as small as possible beside others. No molecule
+            comes near: counted in full, what they miss would leave nothing for the bounds of the others.
     """
 
     names: tuple[str, ...]
@@ -68,13 +74,14 @@ class Problem:
     sizes: np.ndarray
     any_size: bool = False
     known: tuple[str, ...] = PROPERTIES
+    extremes: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def __getitem__(self, rows: np.ndarray) -> Problem:
         return Problem(self.names, self.low[rows], self.high[rows], self.sizes[rows], self.any_size,
-                       self.known)
+                       self.known, self.extremes)
 
     @property
     def columns(self) -> list[int]:
@@ -94,7 +101,7 @@ class Problem:
 
     @property
     def _scale(self) -> Tensor:
-        return torch.tensor([RESOLUTION[name] for name in self.names])
+        return torch.tensor([RESOLUTION[name] * (EASE if name in self.extremes else 1) for name in self.names])
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,13 @@ def test_what_molflow_verify_added_is_compared_with_the_target(designed, tmp_pat
     assert "by a straight line" in (write_report(folder, overwrite=True)).read_text()
 
 
+def test_a_file_for_each_piece_of_a_fragment(designed, tmp_path):
+    run = designed(n=2)
+    run = replace(run, settings={**run.settings, "fragment": "CO.c1ccccc1"})
+    words = content.command(read_run(run.save(tmp_path / "run")).record["settings"])
+    assert "--fragment FRAGMENT1.sdf FRAGMENT2.sdf " in words
+
+
 def test_places_in_a_chart_are_linear_and_the_broken_ones_stay_at_the_edge(designed, tmp_path):
     run = designed(n=4, broken=1)
     for molecule, gap in zip(run.molecules, (1e6, 4.0, 5.0, 7.0), strict=True):
@@ -122,6 +129,20 @@ def test_places_in_a_chart_are_linear_and_the_broken_ones_stay_at_the_edge(desig
     assert [valid for *_, valid in chart["lanes"][1]["dots"]] == [False, True, True, True]
     for place, label in chart["ticks"]:
         assert place == pytest.approx(places[1] + (float(label) - 4) * (places[2] - places[1]), abs=0.05)
+
+
+def test_nothing_misses_an_extreme(designed, tmp_path):
+    """Nor is a mean of infinities printed."""
+    run = designed(n=3, targets={"alpha": "max", "mu": "<1"})
+    folder = run.save(tmp_path / "run")
+    read = read_run(folder)
+    assert [column.title for column in content.table(read)[0]] == [
+        "alpha guide", "alpha evaluator", "mu guide", "mu evaluator", "mu miss, evaluator"]
+    said = {label: value for value, label in content.outcome(read)}
+    alphas = [molecule.properties["evaluator_alpha"] for molecule in run.molecules]
+    assert said["mean polarisability α, by the evaluator"] == f"{np.mean(alphas):.3f} Bohr³"
+    assert "inf" not in str(content.outcome(read))
+    assert "nan" not in (folder / "report.html").read_text().split("<body")[1][:20000]
 
 
 def test_the_command_repeats_the_run(designed, tmp_path):
