@@ -17,8 +17,8 @@ __all__ = ["Budget", "DesignRun", "Verdict", "__version__", "design", "evaluate"
            "sample", "verify", "write_report"]
 
 _HOME = {"Budget": "search", "DesignRun": "designer", "design": "designer", "sample": "designer",
-         "evaluate": "grade", "info": "installation", "likelihood": "grade", "predict": "grade", "write_report": "report",
-         "Verdict": "verification", "verify": "verification"}
+         "evaluate": "grade", "info": "installation", "likelihood": "grade", "predict": "grade",
+         "write_report": "report", "Verdict": "verification", "verify": "verification"}
 
 
 def __getattr__(name: str) -> Any:

@@ -57,8 +57,8 @@ def model(path: Path) -> dict[str, Any]:
 
     Returns:
         ``file``, ``megabytes``, ``kind``, ``data`` (name of the data set), ``source`` (its card's words), ``part`` (of
-        it), ``seen`` (molecules, pictures or clips while training, repeats counted, with the word), ``metrics`` (numbers
-        only), ``commit``; of a file that is missing or damaged ``file`` and ``fault`` alone.
+        it), ``seen`` (molecules, pictures or clips while training, repeats counted, with the word), ``metrics``
+        (numbers only), ``commit``; of a file that is missing or damaged ``file`` and ``fault`` alone.
     """
     try:
         card = read_card(path, None)
