@@ -13,7 +13,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "campaign": ("dask", "distributed", "dask_jobqueue", "yaml", "ase_db_backends", "psycopg2"),
     "signals": ("cv2", "soundfile"),
     "adapters": ("diffusers", "transformers"),
-    "benchmarks": ("posebusters", "skimage", "sklearn", "pywt", "flip_evaluator", "pystoi", "torchdiffeq", "tqdm"),
+    "benchmarks": ("posebusters", "skimage", "sklearn", "pywt", "flip_evaluator", "pystoi", "playwright", "psutil",
+                   "torchdiffeq", "tqdm"),
     "scatter": ("torch_scatter",),
 }
 """The modules of pyproject.toml's extras."""

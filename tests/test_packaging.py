@@ -373,7 +373,7 @@ def test_info_of_the_core(bare: Path, tmp_path: Path) -> None:
     assert found["folder"].startswith(str(bare.parent)) and found["commit"] is None
     assert set(found["models"]) >= {"generator", "guide", "evaluator", "digits"}
     there = {name for modules in found["extras"].values() for name, version in modules.items() if version}
-    assert there <= {"tqdm"}, "which torch-geometric asks for"
+    assert there <= {"psutil", "tqdm"}, "which torch-geometric asks for"
 
 
 # ---- ./run -----------------------------------------------------------------------------------------------------------

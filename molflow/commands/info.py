@@ -37,7 +37,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
             about.add_row(name, value)
         about.add_section()
 
-    extras = Table("extra", "brings", "missing", title="Extras", title_justify="left")
+    extras = Table("extra", "installed", "missing", title="Extras", title_justify="left")
     for extra, modules in found["extras"].items():
         missing = [name for name, version in modules.items() if version is None]
         there = ", ".join(f"{name} {version}" for name, version in modules.items() if version)
