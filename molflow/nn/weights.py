@@ -77,8 +77,8 @@ def shipped(model: str, role: str) -> Path:
     return MODELS[model] / f"{role}.safetensors"
 
 
-def read_card(path: Path, kind: str) -> Card:
-    """The card beside a file of weights. Raises WeightsError in one sentence."""
+def read_card(path: Path, kind: str | None) -> Card:
+    """The card beside a file of weights of that kind, or of any. Raises WeightsError in one sentence."""
     card = path.with_suffix(".json")
     for file in (path, card):
         if not file.is_file():
@@ -90,7 +90,7 @@ def read_card(path: Path, kind: str) -> Card:
         read = Card(**values)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{card} is damaged ({error})") from None
-    if read.kind != kind:
+    if kind and read.kind != kind:
         raise WeightsError(f"{path} holds a {read.kind} model, not a {kind} model")
     return read
 
