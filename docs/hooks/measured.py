@@ -27,6 +27,9 @@ BARS = Path(__file__).with_name("bars.toml")
 PICTURE = re.compile(r"^\*\*[^\n]+\*\*\n\n!\[[^\n]*\]\([^\n]*\)(?:\n\n[^\n*!|]+$)?", re.MULTILINE)
 """A picture in a result's .md: its title and note are in no JSON."""
 
+TABLE = re.compile(r"<!-- measured: (\S+) (\d+) -->")
+"""Where a page wants a table: of which result, and which of its tables, from 0."""
+
 HEAD = """# Benchmarks
 
 What molflow achieves and what it costs, bars first. Every number on these pages is read from
@@ -54,6 +57,11 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, f"benchmarks/{path.name}", abs_src_path=str(path)))
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put tables where a page wants them."""
+    return TABLE.sub(lambda wanted: tables(RESULTS / f"{wanted[1]}.json")[int(wanted[2])].markdown(), markdown)
+
+
 def results() -> list[Path]:
     """The results that a benchmark of today has tables for, in the benchmarks' order."""
     order = list(BENCHMARKS)
@@ -64,11 +72,16 @@ def results() -> list[Path]:
 def page(path: Path) -> str:
     """Of one result: its tables, and its pictures with what its own run wrote below them."""
     record = json.loads(path.read_text())
-    tables = importlib.import_module(BENCHMARKS[record["name"]]).tables(record["results"])
     title, _, rest = headline(record).partition("\n")
     parts = [title.replace(record["name"], path.stem), subject(BENCHMARKS[record["name"]]), rest.strip(),
-             *(table.markdown() for table in tables), *PICTURE.findall(path.with_suffix(".md").read_text())]
+             *(table.markdown() for table in tables(path)), *PICTURE.findall(path.with_suffix(".md").read_text())]
     return "\n\n".join(parts) + "\n"
+
+
+def tables(path: Path) -> list[Table]:
+    """Of one result, by its benchmark."""
+    record = json.loads(path.read_text())
+    return importlib.import_module(BENCHMARKS[record["name"]]).tables(record["results"])
 
 
 def overview() -> str:
@@ -84,14 +97,14 @@ def overview() -> str:
 
 def bars() -> list[Table]:
     """A table for each group of bars.toml."""
-    tables = []
+    groups = []
     for group in tomllib.loads(BARS.read_text())["groups"]:
         path = RESULTS / f"{group['result']}.json"
         found = json.loads(path.read_text())["results"] if path.exists() else None
         by = group["result"] if found is None else f"[{group['result']}]({group['result']}.md)"
-        tables.append(Table(group["title"], ["", "bar", "measured", "", "by"],
+        groups.append(Table(group["title"], ["", "bar", "measured", "", "by"],
                             [[*row(bar, found), by] for bar in group["bars"]], group.get("note", "")))
-    return tables
+    return groups
 
 
 def row(bar: dict[str, Any], found: dict[str, Any] | None) -> list[str]:
