@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -27,8 +28,8 @@ BARS = Path(__file__).with_name("bars.toml")
 PICTURE = re.compile(r"^\*\*[^\n]+\*\*\n\n!\[[^\n]*\]\([^\n]*\)(?:\n\n[^\n*!|]+$)?", re.MULTILINE)
 """A picture in a result's .md: its title and note are in no JSON."""
 
-TABLE = re.compile(r"<!-- measured: (\S+) (\d+) -->")
-"""Where a page wants a table: of which result, and which of its tables, from 0."""
+TABLE = re.compile(r"<!-- measured: (\S+) (\d+): (.+) -->")
+"""Where a page wants a table: of which result, which of its tables, from 0, and which rows, between semicolons."""
 
 HEAD = """# Benchmarks
 
@@ -57,9 +58,22 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, f"benchmarks/{path.name}", abs_src_path=str(path)))
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(text: str, **_: Any) -> str:
     """Put tables where a page wants them."""
-    return TABLE.sub(lambda wanted: tables(RESULTS / f"{wanted[1]}.json")[int(wanted[2])].markdown(), markdown)
+    return TABLE.sub(lambda wanted: excerpt(*wanted.groups()), text)
+
+
+def excerpt(name: str, place: str, wanted: str) -> str:
+    """Some rows of a result's table. Raises KeyError where it has no such row."""
+    table = tables(RESULTS / f"{name}.json")[int(place)]
+    rows = {row[0]: row for row in table.rows}
+    return markdown(dataclasses.replace(table, rows=[rows[head] for head in wanted.split("; ")], note=""))
+
+
+def markdown(table: Table) -> str:
+    """A table whose cells are text, whatever is in them: profiles speak of <built-in method linear>."""
+    rows = [[cell.replace("<", "&lt;") for cell in row] for row in table.rows]
+    return dataclasses.replace(table, rows=rows).markdown()
 
 
 def results() -> list[Path]:
@@ -74,7 +88,7 @@ def page(path: Path) -> str:
     record = json.loads(path.read_text())
     title, _, rest = headline(record).partition("\n")
     parts = [title.replace(record["name"], path.stem), subject(BENCHMARKS[record["name"]]), rest.strip(),
-             *(table.markdown() for table in tables(path)), *PICTURE.findall(path.with_suffix(".md").read_text())]
+             *map(markdown, tables(path)), *PICTURE.findall(path.with_suffix(".md").read_text())]
     return "\n\n".join(parts) + "\n"
 
 
