@@ -83,7 +83,8 @@ def test_every_command_is_there_with_its_options(site: Path) -> None:
     for name, command in there.items():
         section = text.partition(f"$ {name} ")[2].partition(" $ molflow")[0]
         for parameter in command.params:
-            assert parameter.hidden or parameter.help.replace("`", "").split(".")[0] in section, f"{name}: {parameter.name}"
+            told = parameter.help.replace("`", "").split(".")[0]
+            assert parameter.hidden or told in section, f"{name}: {parameter.name}"
 
 
 @pytest.mark.parametrize("path", [path for path in RESULTS if json.loads(path.read_text())["name"] in BENCHMARKS],
