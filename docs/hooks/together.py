@@ -1,15 +1,14 @@
 """Docstrings that describe several parameters or attributes in one line: a row for each of them in the tables.
 
-Griffe takes the first name of ``rate, rate_matrix: learning rates`` for the name and the rest for its type.
+Griffe takes all of them for one name or, of attributes, what follows the first comma for a type.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import griffe
-
-Items = list[Any]
 
 
 class Together(griffe.Extension):
@@ -30,14 +29,19 @@ def mend(described: griffe.Object) -> None:
             mend(member)  # type: ignore[arg-type]
 
 
-def apart(item: Any, described: griffe.Object) -> Items:
-    """The item itself or, of several names, one for each with the annotation that the code has."""
-    if not item.name.endswith(","):
+def apart(item: Any, described: Any) -> list[Any]:
+    """The item itself or, of several names, one for each, with the annotation and the default that the code has."""
+    if "," not in item.name:
         return [item]
-    names = f"{item.name} {item.annotation}".replace(",", " ").split()
-    if isinstance(described, griffe.Function):
-        return [griffe.DocstringParameter(name, annotation=described.parameters[name].annotation,
-                                          description=item.description, value=described.parameters[name].default)
-                for name in names]
-    return [griffe.DocstringAttribute(name, annotation=getattr(described.members.get(name), "annotation", None),
-                                      description=item.description) for name in names]
+    ones = []
+    for name in f"{item.name} {item.annotation or ''}".replace(",", " ").split():
+        one = copy(item)
+        one.name = name
+        if isinstance(item, griffe.DocstringParameter):
+            code = next((parameter for parameter in described.parameters if parameter.name == name), None)
+            one.value = getattr(code, "default", None)
+        else:
+            code = described.members.get(name)
+        one.annotation = getattr(code, "annotation", None)
+        ones.append(one)
+    return ones

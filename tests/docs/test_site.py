@@ -69,6 +69,14 @@ def test_every_public_name_is_described(site: Path) -> None:
     assert [name for name in molflow.__all__ if f'id="molflow.{name}"' not in page] == ["__version__"]
 
 
+def test_names_described_in_one_line_have_a_row_each(site: Path) -> None:
+    text = text_of(site / "reference" / "training.html")
+    assert "rate float learning rates of AdamW" in text and "rate_matrix float learning rates of AdamW" in text
+    text = text_of(site / "reference" / "molflow.html")
+    for name in ("generator", "guide", "evaluator"):
+        assert f"{name} Path | None files of weights" in text
+
+
 def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
     for word, command in group.commands.items():
         yield f"{name} {word}", command
@@ -82,9 +90,8 @@ def test_every_command_is_there_with_its_options(site: Path) -> None:
     assert len(there) > 15
     for name, command in there.items():
         section = text.partition(f"$ {name} ")[2].partition(" $ molflow")[0]
-        for parameter in command.params:
-            told = parameter.help.replace("`", "").split(".")[0]
-            assert parameter.hidden or told in section, f"{name}: {parameter.name}"
+        for parameter in (one for one in command.params if not one.hidden):
+            assert parameter.help.replace("`", "").split(".")[0] in section, f"{name}: {parameter.name}"
 
 
 @pytest.mark.parametrize("path", [path for path in RESULTS if json.loads(path.read_text())["name"] in BENCHMARKS],
