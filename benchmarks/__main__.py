@@ -28,7 +28,7 @@ class InputError(ValueError):
 def list_() -> None:
     """Name and subject of every benchmark."""
     for name, module in BENCHMARKS.items():
-        print(f"{name:18} {_subject(module)}")
+        print(f"{name:18} {subject(module)}")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _subject(module: str) -> str:
+def subject(module: str) -> str:
     """The first line of a module's docstring, read without importing it."""
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None
