@@ -16,10 +16,11 @@ from molflow.flow.source import Flow
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import Vocabulary
+from molflow.molecules.labels import LEVELS
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
 from molflow.nn.ensemble import Ensemble
-from molflow.nn.property import LEVELS, PROPERTIES, RESOLUTION, UNITS, PropertyConfig, PropertyNetwork
+from molflow.nn.property import PROPERTIES, RESOLUTION, UNITS, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import MODELS, SHIPPED, Card, WeightsError, fill, read_card, shipped
 
@@ -217,7 +218,7 @@ class Predictor:
     @property
     def learnt(self) -> tuple[str, ...]:
         """What its networks read: the first of its properties."""
-        return self.network.members[0].properties
+        return self.network.learnt
 
     @property
     def units(self) -> dict[str, str]:

@@ -62,8 +62,8 @@ class Widened(Ensemble):
 
     def __init__(self, ensemble: Ensemble, further: Mapping[str, Property]) -> None:
         super().__init__(list(ensemble.members), ensemble.weights.tolist(), ensemble.resolution)  # type: ignore[arg-type]
-        self.own, self.further = len(self.properties), dict(further)
-        self.properties = (*self.properties, *further)
+        self.further = dict(further)
+        self.properties = (*self.learnt, *further)
 
     def forward(self, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:
         """As of an ensemble, the further properties, of which all say the same, in the last columns."""
@@ -73,7 +73,7 @@ class Widened(Ensemble):
 
     def doubt(self, said: Tensor) -> Tensor:
         """As of an ensemble, about what it has learnt."""
-        return super().doubt(said[..., : self.own])
+        return super().doubt(said[..., : len(self.learnt)])
 
 
 def value_of(one: Property, positions: Tensor, types: Tensor, mask: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[PropertyNetwork], weights: Sequence[float] | None = None,
                  resolution: Mapping[str, float] = RESOLUTION) -> None:
         super().__init__()
-        self.properties = members[0].properties
+        self.properties = self.learnt = members[0].properties
         self.resolution = {name: resolution[name] for name in self.properties}
         self.members = nn.ModuleList(members)
         self.register_buffer("weights", torch.tensor(weights or [1 / len(members)] * len(members)))

@@ -34,9 +34,6 @@ SPREAD = 0.03
 READ: dict[str, tuple[str, ...]] = {"qm9": PROPERTIES, "moses3d": tuple(DRUGLIKE), "geom": tuple(DRUGLIKE)}
 """What is read of the molecules of each data set, labels apart."""
 
-LEVELS = {"qm9": "B3LYP/6-31G(2df,p)", "moses3d": "GFN2-xTB", "geom": "GFN2-xTB"}
-"""By what quantum chemistry our own data sets' electronic properties are labelled."""
-
 DEBYE_PER_E_ANGSTROM = 4.80320
 
 EXTENSIVE = ("alpha", "cv", "logp", "tpsa", "mw", "solvation")
