@@ -29,8 +29,9 @@ STEPS = 500
 """Most steps of a relaxation: ten times what a typical one takes."""
 
 
-def follow(molecule: Molecule, calculator: BaseCalculator, *, method: str, version: str, steps: int, force: float = FORCE,
-           start: NDArray[np.float64] | None = None, hessian: NDArray[np.float64] | None = None) -> Relaxation:
+def follow(molecule: Molecule, calculator: BaseCalculator, *, method: str, version: str, steps: int,
+           force: float = FORCE, start: NDArray[np.float64] | None = None,
+           hessian: NDArray[np.float64] | None = None) -> Relaxation:
     """Relax all atoms in vacuum, by L-BFGS or, with a Hessian to begin with, in internal coordinates.
 
     Args:
