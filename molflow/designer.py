@@ -167,9 +167,10 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
     if fragment is not None:
         core = Fragment.of(*([fragment] if isinstance(fragment, Molecule) else fragment))
         check_fragment(core, flow, atoms)
-    atlas = Atlas.beside(flow)
+    atlas, of_another = Atlas.beside(flow), False
     if atlas is not None:
-        atlas = atlas.share(*share)
+        of_another = atlas.names != leader.learnt
+        atlas = None if of_another else atlas.share(*share)
     check_consistent(wanted, leader.card.metrics)
     ranges = flow.prior.ranges
     goals = [(goal.within(ranges[name]) if name in ranges else goal).inside(leader.card.metrics.get(name, 0.0))
@@ -187,6 +188,9 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
     found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun
     warnings = warnings_for(wanted, ranges, units)
+    if of_another:
+        warnings.append(f"the atlas beside {flow.path.name} is of another guide: candidates were drawn; 'molflow data "
+                        "atlas' makes one of this guide")
     if core is not None and core.bodies.any():
         warnings.append("the pieces overlap: each keeps its own shape, but not its place beside the others")
     if must.all and not found.fit.all():

@@ -37,9 +37,11 @@ def prepare(
         raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, {', '.join(SOURCES)}")
     if called is not None and name != "sdf":
         raise InputError("--name is for sdf, your own data set")
-    stem = name if name != "sdf" or source is None else called or source.stem
-    if name == "sdf" and (stem in ("qm9", "moses3d", *SOURCES) or Path(stem).name != stem):
-        raise InputError(f"a data set of your own cannot be called {stem!r}: give another --name")
+    stem = name
+    if name == "sdf" and source is not None:
+        stem = called or source.resolve().stem
+        if stem in ("qm9", "moses3d", *SOURCES) or Path(stem).name != stem:
+            raise InputError(f"a data set of your own cannot be called {stem!r}: give another --name")
     out = out or data_folder() / f"{stem}.safetensors"
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give --overwrite to prepare it again")
