@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from molflow.molecules.convert import Molecule, unbatch
 from molflow.molecules.druglike import scores_of
 from molflow.molecules.fragment import Fragment
 from molflow.molecules.labels import DRUGLIKE
+from molflow.nn.property import UNITS
 from molflow.nn.weights import shipped
+from molflow.properties import Property, Widened, check_properties
 from molflow.search import POWER, Atlas, Budget, Problem, Progress, solve
 from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_targets, warnings_for
 
@@ -52,6 +54,8 @@ class DesignRun:
         warnings: sentences for the user.
         trajectory: how the molecule with the lowest loss came from noise: x(t) at each step of the flow, decoded, with
             its number, from 1, as ``molecule`` and the time ``t`` in ``.properties``.
+        verdicts: of quantum chemistry, one a molecule, if it was asked.
+        units: of all properties that were read.
     """
 
     molecules: list[Molecule]
@@ -61,6 +65,7 @@ class DesignRun:
     warnings: list[str] = field(default_factory=list)
     trajectory: list[Molecule] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    units: Mapping[str, str] = field(default_factory=lambda: UNITS)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -85,8 +90,8 @@ class DesignRun:
 
 def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: str = "qm9", atoms: int | None = None,
            formula: str | None = None, fragment: Molecule | Sequence[Molecule] | None = None,
-           lead: Molecule | None = None,
-           similarity: float = SIMILARITY, device: str = "auto", budget: Budget = BUDGET,
+           lead: Molecule | None = None, similarity: float = SIMILARITY,
+           properties: Mapping[str, Property] | None = None, device: str = "auto", budget: Budget = BUDGET,
            generator: Path | None = None, guide: Path | None = None, evaluator: Path | None = None,
            verify: Method | None = None, share: tuple[int, int] = (0, 1),
            progress: Progress | None = None) -> DesignRun:
@@ -107,6 +112,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
             in the places that they have beside each other, or, where they overlap, each for itself.
         lead: a molecule to stay near.
         similarity: how near, by Tanimoto's coefficient of Morgan fingerprints.
+        properties: of your own, by name, which may then be among the targets; see `molflow.Property`.
         device: ``auto``, ``cpu`` or ``cuda``.
         budget: what may be spent on a molecule.
         generator, guide, evaluator: files of weights, by default those of the model.
@@ -118,7 +124,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
 
     Raises:
         TargetError: property that is unknown or not the model's, unit or value, or targets that contradict each other;
-            ``n``, ``atoms``, ``formula`` or ``share`` out of range.
+            ``n``, ``atoms``, ``formula`` or ``share`` out of range; a property of your own that has no gradient, a
+            name that is taken, or is otherwise of no use.
         WeightsError: weights missing, damaged, or made for other molecules or properties.
         DeviceError: CUDA asked for and missing.
         NothingFound: no molecule meets the formula, the fragment or the lead.
@@ -128,12 +135,24 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         from molflow import verification  # only here: it needs ASE
 
         verification.version(verify)
-    wanted = check_targets(targets)
     if n < 1:
         raise TargetError(f"the number of molecules must be at least 1, got {n}")
     if not 0 <= share[0] < share[1]:
         raise TargetError(f"there is no share {share[0]} of {share[1]}: they are counted from 0")
+    leader, judge = (Predictor.load(path or shipped(model, role), device)
+                     for path, role in ((guide, "guide"), (evaluator, "evaluator")))
+    own = properties or {}
+    units = {**leader.units, **{name: one.unit for name, one in own.items()}}
+    wanted = check_targets(targets, units)
     flow = Generator.load(generator or shipped(model, "generator"), device)
+    for reader in (leader, judge):
+        reader.check_for(flow)
+    if own:
+        check_properties(own, flow.vocabulary, flow.device, {*leader.properties, *judge.properties})
+        leader, judge = (replace(reader, network=Widened(reader.network, own)) for reader in (leader, judge))
+    for reader in (leader, judge):
+        if strange := [name for name in wanted if name not in reader.properties]:
+            raise TargetError(f"{reader.path.stem} does not know {strange[0]}: it knows {', '.join(reader.properties)}")
     conditions = []
     if formula is not None:
         composition = parse_formula(formula, flow.vocabulary.elements)
@@ -148,17 +167,13 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
     if fragment is not None:
         core = Fragment.of(*([fragment] if isinstance(fragment, Molecule) else fragment))
         check_fragment(core, flow, atoms)
-    leader, judge = (Predictor.load(path or shipped(model, role), device)
-                     for path, role in ((guide, "guide"), (evaluator, "evaluator")))
-    for reader in (leader, judge):
-        reader.check_for(flow)
-        if strange := [name for name in wanted if name not in reader.properties]:
-            raise TargetError(f"{reader.path.stem} does not know {strange[0]}: it knows {', '.join(reader.properties)}")
-    atlas = Atlas.beside(flow)
+    atlas, of_another = Atlas.beside(flow), False
     if atlas is not None:
-        atlas = atlas.share(*share)
+        of_another = atlas.names != leader.learnt
+        atlas = None if of_another else atlas.share(*share)
     check_consistent(wanted, leader.card.metrics)
-    goals = [goal.within(flow.prior.ranges[name]).inside(leader.card.metrics.get(name, 0.0))
+    ranges = flow.prior.ranges
+    goals = [(goal.within(ranges[name]) if name in ranges else goal).inside(leader.card.metrics.get(name, 0.0))
              for name, goal in wanted.items()]
     bounds = {name: (goal.low, goal.high) for name, goal in zip(wanted, goals, strict=True)}
     sizes = choose_sizes(flow, n, seed, atoms, bounds)
@@ -166,12 +181,16 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         sizes = sizes.clip(min(core.least, flow.prior.sizes[-1]))
     low, high = torch.tensor(list(bounds.values())).T
     problem = Problem(tuple(wanted), low.expand(n, -1), high.expand(n, -1), sizes, any_size=atoms is None,
-                      known=leader.properties, extremes=extremes_beside(wanted))
+                      known=leader.properties, extremes=extremes_beside(wanted),
+                      resolution=leader.network.resolution | {name: one.resolution for name, one in own.items()})
     begun = time.perf_counter()
     must = Conditions(conditions, core)
     found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun
-    warnings = warnings_for(wanted, flow.prior.ranges)
+    warnings = warnings_for(wanted, ranges, units)
+    if of_another:
+        warnings.append(f"the atlas beside {flow.path.name} is of another guide: candidates were drawn; 'molflow data "
+                        "atlas' makes one of this guide")
     if core is not None and core.bodies.any():
         warnings.append("the pieces overlap: each keeps its own shape, but not its place beside the others")
     if must.all and not found.fit.all():
@@ -204,6 +223,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
     settings = {"targets": asked, "model": model, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
                 "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
                 "similarity": similarity if lead else None, "device": str(flow.device), "budget": vars(budget),
+                "properties": {name: str(one) for name, one in own.items()},
                 "verify": verify, "share": list(share), "seconds": seconds,
                 "weights": {"generator": flow.path, "guide": leader.path, "evaluator": judge.path}}
     best = int(found.history[-1].argmin())
@@ -216,7 +236,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         verdicts = verification.verify(molecules, method=verify, relax=True, progress=progress)
         for molecule, verdict in zip(molecules, verdicts, strict=True):
             molecule.properties.update(verdict.found)
-    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts)
+    return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts, units)
 
 
 def extremes_beside(wanted: Mapping[str, Goal]) -> frozenset[str]:

@@ -16,7 +16,6 @@ from molflow import provenance
 from molflow.data.store import MoleculeStore
 from molflow.models import EXPECTED, Predictor
 from molflow.nn.ensemble import Ensemble
-from molflow.nn.property import RESOLUTION
 from molflow.nn.weights import Card, WeightsError, save_weights
 
 CPU = torch.device("cpu")
@@ -48,13 +47,16 @@ def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, An
     training = {**trained[0], "members": trained, "commit": provenance.commit(), "machine": provenance.machine(),
                 "command": " ".join(["molflow train join", *(path.name for path in paths)]),
                 **{key: sum(one.get(key, 0) for one in trained) for key in ("molecules_seen", "hours")}}
-    names, vocabulary = loaded[0].network.properties, loaded[0].vocabulary
-    card = Card("property", {**first, "members": len(networks)}, training,
-                vocabulary=dataclasses.asdict(vocabulary), properties=names)
+    names, vocabulary, resolution = loaded[0].network.properties, loaded[0].vocabulary, loaded[0].network.resolution
+    if any(one.network.properties != names for one in loaded):
+        raise WeightsError("the networks read different properties")
+    card = Card("property", {**first, "members": len(networks)}, training, vocabulary=dataclasses.asdict(vocabulary),
+                properties=names, units=loaded[0].units, resolution=resolution)
     members = torch.as_tensor(store.parts()["valid"])[:HELD_OUT]
     batch, truth = store.batch(members), store.columns(names)[members]
-    alone = torch.stack([Predictor(Ensemble([one]), card, out, CPU, vocabulary).predict(batch) for one in networks])
-    ensemble = Ensemble(networks, best_weights(alone, truth, names))
+    alone = torch.stack([Predictor(Ensemble([one], None, resolution), card, out, CPU, vocabulary).predict(batch)
+                         for one in networks])
+    ensemble = Ensemble(networks, best_weights(alone, truth, list(resolution.values())), resolution)
     error, doubt = (ensemble.mean(alone) - truth).abs(), ensemble.doubt(alone)
     means = zip(names, error.double().nanmean(0).tolist(), strict=True)
     card.metrics.update((name, mean) for name, mean in means if mean == mean)  # not where none was known
@@ -63,10 +65,10 @@ def join(paths: Sequence[Path], store: MoleculeStore, out: Path) -> dict[str, An
     return card.metrics
 
 
-def best_weights(said: Tensor, truth: Tensor, names: Sequence[str]) -> list[float]:
-    """For each of M networks a weight, none below 0 and 1 in all, with which what they say (M, B, P) of the properties
-    of these names is nearest the truth (B, P), NaN where there is none, in the resolution's units and in squares."""
-    scaled = ((said - truth) / torch.tensor([RESOLUTION[name] for name in names]))[:, truth.isfinite()].double()
+def best_weights(said: Tensor, truth: Tensor, resolution: Sequence[float]) -> list[float]:
+    """For each of M networks a weight, none below 0 and 1 in all, with which what they say (M, B, P) of properties of
+    these resolutions is nearest the truth (B, P), NaN where there is none, in the resolution's units and in squares."""
+    scaled = ((said - truth) / torch.tensor(resolution))[:, truth.isfinite()].double()
     first, rest = scaled[0], scaled[1:]
     weights = nnls((first - rest).T.numpy(), first.numpy())[0]
     weights = weights / max(1.0, weights.sum())

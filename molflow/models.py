@@ -16,10 +16,11 @@ from molflow.flow.source import Flow
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import Vocabulary
+from molflow.molecules.labels import LEVELS
 from molflow.molecules.state import MoleculeSpace, centre, decode, encode
 from molflow.nn.anchored import Anchor, AnchoredField
 from molflow.nn.ensemble import Ensemble
-from molflow.nn.property import LEVELS, PROPERTIES, PropertyConfig, PropertyNetwork
+from molflow.nn.property import PROPERTIES, RESOLUTION, UNITS, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
 from molflow.nn.weights import MODELS, SHIPPED, Card, WeightsError, fill, read_card, shipped
 
@@ -203,9 +204,9 @@ class Predictor:
             count = int(settings.pop("members", 1))
             members = [PropertyNetwork(len(vocabulary.elements), PropertyConfig(**settings), properties)
                        for _ in range(count)]
-        except (TypeError, ValueError) as error:
+            network = Ensemble(members, None, card.resolution or RESOLUTION)
+        except (TypeError, ValueError, KeyError) as error:
             raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
-        network = Ensemble(members)
         fill(network if "members" in card.network else members[0], path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
@@ -215,9 +216,20 @@ class Predictor:
         return self.network.properties
 
     @property
+    def learnt(self) -> tuple[str, ...]:
+        """What its networks read: the first of its properties."""
+        return self.network.learnt
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Of what it has learnt."""
+        known = self.card.units or UNITS
+        return {name: known.get(name, "") for name in self.learnt}
+
+    @property
     def level(self) -> str:
-        """The quantum chemistry that it has learnt."""
-        return LEVELS.get(self.card.data, "")
+        """The quantum chemistry that it has learnt, or the name of the data."""
+        return LEVELS.get(self.card.data, self.card.data)
 
     def check_for(self, generator: Generator) -> None:
         """Raise WeightsError where a generator's molecules have elements that it does not know."""

@@ -27,6 +27,12 @@ FACTORS: dict[str, dict[str, float]] = {
 }
 
 
+def factors(unit: str) -> dict[str, float]:
+    """Units in which a property of this one may be given, and the factors from them to it."""
+    alike = next((known for known in FACTORS.values() if unit in known), {unit: 1.0} if unit else {})
+    return {each: factor / alike[unit] for each, factor in alike.items()}
+
+
 class TargetError(ValueError):
     """A target cannot be understood, or not be met."""
 
@@ -89,9 +95,10 @@ Wanted = Goal | float | str | Sequence[float]
 """What a property may be given as from Python: a number, text such as "5.0eV", "4..5", "<1" or "max", two bounds."""
 
 
-def parse_targets(texts: Sequence[str]) -> dict[str, Goal]:
-    """``["gap=4..5eV", "mu<1.2D"]`` -> a `Goal` a property. Raises TargetError in one sentence."""
-    found: dict[str, Goal] = {}
+def parse_targets(texts: Sequence[str]) -> dict[str, str]:
+    """``["gap=4..5eV", "mu<1.2D"]`` -> ``{"gap": "4..5eV", "mu": "<1.2D"}``, as `check_targets` reads them. Raises
+    TargetError in one sentence."""
+    found: dict[str, str] = {}
     for text in texts:
         match = re.fullmatch(r"\s*([^=<>]*?)\s*(=|[<>]=?)(.*)", text, re.DOTALL)
         if match is None:
@@ -99,14 +106,21 @@ def parse_targets(texts: Sequence[str]) -> dict[str, Goal]:
         name, sign, value = match.groups()
         if name in found:
             raise TargetError(f"target {name} is given twice; for a range write {name}=LOW..HIGH")
-        found[name] = goal(name, value if sign == "=" else sign[0] + value)
+        found[name] = value if sign == "=" else sign[0] + value
     if not found:
         raise TargetError("give at least one target, for example gap=5.0")
     return found
 
 
-def check_targets(targets: Mapping[str, Wanted]) -> dict[str, Goal]:
-    """The same from a mapping whose values may be goals, numbers, pairs of bounds, or text with units."""
+def check_targets(targets: Mapping[str, Wanted], units: Mapping[str, str] = UNITS) -> dict[str, Goal]:
+    """A `Goal` a property, from goals, numbers, pairs of bounds, or text with units.
+
+    Args:
+        units: the properties that there are, and their units.
+
+    Raises:
+        TargetError: in one sentence.
+    """
     if not targets:
         raise TargetError("give at least one target, for example {'gap': 5.0}")
     found = {}
@@ -116,28 +130,28 @@ def check_targets(targets: Mapping[str, Wanted]) -> dict[str, Goal]:
         elif isinstance(wanted, tuple | list):
             if len(wanted) != 2:
                 raise TargetError(f"{name} must be a value or a pair of bounds, got {wanted!r}")
-            found[name] = goal(name, f"{wanted[0]}..{wanted[1]}")
+            found[name] = goal(name, f"{wanted[0]}..{wanted[1]}", units)
         else:
-            found[name] = goal(name, str(wanted))
+            found[name] = goal(name, str(wanted), units)
     return found
 
 
-def goal(name: str, text: str) -> Goal:
+def goal(name: str, text: str, units: Mapping[str, str] = UNITS) -> Goal:
     """``5.0eV``, ``4..5``, ``<1``, ``>0.2Ha``, ``max`` or ``min`` of a property. Raises TargetError."""
     text = text.strip()
     if text in ("max", "min"):
-        quantity(name, "0")  # is there such a property?
+        quantity(name, "0", units)  # is there such a property?
         return Goal(math.inf, math.inf) if text == "max" else Goal(-math.inf, -math.inf)
     if text[:1] in ("<", ">"):
-        bound = quantity(name, text[1:].removeprefix("="))
+        bound = quantity(name, text[1:].removeprefix("="), units)
         return Goal(-math.inf, bound) if text[0] == "<" else Goal(bound, math.inf)
     first, dots, last = text.partition("..")
     if not dots:
-        value = quantity(name, text)
+        value = quantity(name, text, units)
         return Goal(value, value)
-    if not _split(name, first)[1]:
-        first += _split(name, last)[1]  # 4..5meV: the unit is that of both
-    low, high = quantity(name, first), quantity(name, last)
+    if not _split(name, first, units)[1]:
+        first += _split(name, last, units)[1]  # 4..5meV: the unit is that of both
+    low, high = quantity(name, first, units), quantity(name, last, units)
     if low > high:
         raise TargetError(f"{name}={text} is an empty range: write the smaller bound first")
     return Goal(low, high)
@@ -157,33 +171,35 @@ def check_consistent(goals: Mapping[str, Goal], errors: Mapping[str, float]) -> 
         raise TargetError(f"{wanted}: gap = lumo - homo would be {between} eV")
 
 
-def quantity(name: str, text: str) -> float:
-    """A value of a property, in molflow's unit of it. Raises TargetError."""
-    number, unit = _split(name, text)
-    factors = FACTORS[name]
-    if unit and unit not in factors:
+def quantity(name: str, text: str, units: Mapping[str, str] = UNITS) -> float:
+    """A value of a property, in its unit. Raises TargetError."""
+    number, unit = _split(name, text, units)
+    known = factors(units[name])
+    if unit and unit not in known:
         raise TargetError(f"{unit!r} is not a unit of {name}: "
-                          + (f"use {', '.join(factors)}" if factors else "it has none"))
-    value = number * (factors[unit] if unit else 1.0)
+                          + (f"use {', '.join(known)}" if known else "it has none"))
+    value = number * (known[unit] if unit else 1.0)
     if not math.isfinite(value):
         raise TargetError(f"{name} must be a finite number, got {text.strip()!r}")
     return value
 
 
-def _split(name: str, text: str) -> tuple[float, str]:
+def _split(name: str, text: str, units: Mapping[str, str]) -> tuple[float, str]:
     """Number and unit. Raises TargetError."""
-    if name not in FACTORS:
-        raise TargetError(f"unknown property {name!r}: known are {', '.join(FACTORS)}")
+    if name not in units:
+        raise TargetError(f"unknown property {name!r}: known are {', '.join(units)}")
     match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
     if match is None:
-        raise TargetError(f"cannot read {text.strip()!r} as a value of {name}" + (f" in {UNITS[name]}" if UNITS[name]
-                                                                                   else ""))
+        raise TargetError(f"cannot read {text.strip()!r} as a value of {name}"
+                          + (f" in {units[name]}" if units[name] else ""))
     return float(match[1]), match[2]
 
 
-def warnings_for(goals: Mapping[str, Goal], ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """One sentence for each goal outside what the model has seen."""
-    return [f"{f'{wanted.of(name)} {UNITS[name]}'.strip()} lies outside what the model has seen "
+def warnings_for(goals: Mapping[str, Goal], ranges: Mapping[str, tuple[float, float]],
+                 units: Mapping[str, str] = UNITS) -> list[str]:
+    """One sentence for each goal outside what the model has seen, where that is known."""
+    return [f"{f'{wanted.of(name)} {units[name]}'.strip()} lies outside what the model has seen "
             f"({ranges[name][0]:.2f} to {ranges[name][1]:.2f}): expect misses"
-            for name, wanted in goals.items() if (math.isfinite(wanted.low) and wanted.low > ranges[name][1])
-            or (math.isfinite(wanted.high) and wanted.high < ranges[name][0])]
+            for name, wanted in goals.items() if name in ranges
+            and ((math.isfinite(wanted.low) and wanted.low > ranges[name][1])
+                 or (math.isfinite(wanted.high) and wanted.high < ranges[name][0]))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -13,7 +13,8 @@ from ase import units
 from molflow.molecules.convert import Molecule
 from molflow.molecules.geometry import keeps_bonds
 from molflow.molecules.io import Molecules, read
-from molflow.oracles import dft, xtb
+from molflow.molecules.labels import LEVELS
+from molflow.oracles import calculator, dft, xtb
 from molflow.oracles.record import UNITS, Properties
 from molflow.parallel import Crash, spread
 
@@ -22,7 +23,8 @@ CLAIMANTS = ("target", "evaluator", "guide")
 """Who says what a molecule's properties are, as in ``target_gap``; the first of them that says anything is judged."""
 
 VERIFIED = {name: unit for name, unit in UNITS.items() if name != "solvation"}
-"""The values that are always in a table, and their units; solvation is calculated only where it is claimed."""
+"""The values of the two methods that are always in a table, and their units; solvation is calculated only where it is
+claimed."""
 
 ON_QM9_SCALE = {"gap": (0.516, 4.241), "homo": (0.973, 3.812), "lumo": (0.514, 3.185), "mu": (0.914, -0.107),
                 "cv": (0.967, 0.714)}
@@ -33,8 +35,9 @@ _ACROSS = {"gap": 1.2, "homo": 0.6, "lumo": 1.1, "mu": 0.6, "cv": 0.9}
 _SAME = {"gap": 0.19, "homo": 0.12, "lumo": 0.11, "mu": 0.13, "alpha": 0.30, "cv": 0.12, "solvation": 1.5}
 
 
-def tolerances(method: Method, level: str) -> dict[str, float]:
-    """How far a property may lie from what is claimed, in `UNITS`, if it can be compared at all.
+def tolerances(method: str, level: str) -> dict[str, float]:
+    """How far a property may lie from what is claimed, in `UNITS`, if it can be compared at all: by one of the two
+    methods, with claims on its own level or on QM9's.
 
     On the level of the claims three times what the field's property networks (EDM, arXiv 2203.17003) miss on average: a
     network knows no better. For xTB of claims by B3LYP, QM9's level, what it misses in 19 of 20 molecules of QM9 after
@@ -42,10 +45,12 @@ def tolerances(method: Method, level: str) -> dict[str, float]:
     """
     if is_xtb(level):
         return _SAME if method == "xtb" else {}
+    if method not in get_args(Method) or level not in ("", LEVELS["qm9"]):
+        return {}
     return _ACROSS if method == "xtb" else _SAME
 
 
-def scales(method: Method, level: str) -> dict[str, tuple[float, float]]:
+def scales(method: str, level: str) -> dict[str, tuple[float, float]]:
     """What brings a method's values to the level of the claims: slope and intercept of each property that can be
     compared."""
     same = method == "dft" or is_xtb(level)
@@ -72,7 +77,7 @@ class Verdict:
     Attributes:
         molecule: as given.
         values: the oracle's answer; its `relaxation` is there if one was asked for.
-        method: "xtb" or "dft".
+        method: "xtb", "dft", or the name of a calculator, such as "emt".
         keeps_bonds: whether the relaxed positions show the molecule's bonds; None without relaxation.
         word: "agrees", "off target", "strained", "breaks", "failed" or, with nothing claimed, "calculated".
         reason: which numbers are behind the word; empty if all is well.
@@ -80,7 +85,7 @@ class Verdict:
 
     molecule: Molecule
     values: Properties
-    method: Method
+    method: str
     keeps_bonds: bool | None
     word: str
     reason: str
@@ -107,7 +112,7 @@ class Verdict:
         path = self.values.relaxation
         columns: dict[str, float | str | None] = {
             f"{self.method}_{name} [{unit}]": getattr(self.values, name) for name, unit in UNITS.items()
-            if name in VERIFIED or math.isfinite(getattr(self.values, name))}
+            if (name in VERIFIED and self.method in get_args(Method)) or math.isfinite(getattr(self.values, name))}
         if path is not None:
             columns |= {f"{self.method}_strain [kcal/mol]": KCAL_PER_MOL * path.strain,
                         f"{self.method}_rmsd [Å]": path.rmsd,
@@ -127,8 +132,9 @@ def version(method: Method) -> str:
 def verify(
     molecules: Molecules,
     *,
-    method: Method = "xtb",
+    method: Method | calculator.Source = "xtb",
     relax: bool = False,
+    allowed: Mapping[str, float] | None = None,
     workers: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> list[Verdict]:
@@ -138,10 +144,27 @@ def verify(
     them. The heat capacity is calculated only where it is a target and the molecule is relaxed, by DFT the
     polarisability only where it is claimed.
 
+    Any calculator of ASE is a method, too: of energy, relaxation and, where it has one, dipole. What it says is on a
+    scale of its own, so that it agrees or disagrees with claims only where ``allowed`` says how far it may.
+
+    .. code-block:: python
+
+        import molflow
+        from tblite.ase import TBLite
+
+        def gfn1():
+            return TBLite(method="GFN1-xTB", verbosity=0)
+
+        if __name__ == "__main__":
+            for verdict in molflow.verify("molecules.sdf", method=gfn1, relax=True, allowed={"mu": 1.0}):
+                print(verdict.molecule.smiles, verdict.word, verdict.reason, verdict.values.mu)
+
     Args:
         molecules: a list, or the path of an SDF file with 3D coordinates and all hydrogens.
-        method: "xtb" (GFN2-xTB, a second a molecule) or "dft" (B3LYP/6-31G(2df,p) with density fitting, minutes).
+        method: "xtb" (GFN2-xTB, a second a molecule), "dft" (B3LYP/6-31G(2df,p) with density fitting, minutes), or a
+            calculator of ASE: itself, its class, or a function that makes one, each anew for every molecule.
         relax: relax first, which tells strain and broken bonds; the values are then those of the relaxed molecule.
+        allowed: how far a property may lie from what is claimed, in molflow's unit, beside or instead of `tolerances`.
         workers: processes; as many as there are cores by default. They import the script that calls this.
         progress: called with what is being done and the share of it that is done.
 
@@ -150,18 +173,24 @@ def verify(
 
     Raises:
         OracleMissing: the method's program is not installed.
-        FileNotFoundError, ValueError: the file is missing or holds no molecule, the method is unknown, or workers < 1.
+        FileNotFoundError, ValueError: the file is missing or holds no molecule, the method is unknown, the calculator
+            cannot be made, sent to a process or relaxed with, ``allowed`` names no property, or workers < 1.
     """
-    program = version(method)
-    if relax:
-        version("xtb")  # DFT's relaxations, too, begin with its Hessian
+    if isinstance(method, str):
+        name, program = str(method), version(method)
+        if relax:
+            version("xtb")  # DFT's relaxations, too, begin with its Hessian
+    else:
+        name, program = calculator.name_of(method, relax), ""
+    if strange := [what for what in allowed or {} if what not in UNITS]:
+        raise ValueError(f"there is no property {strange[0]!r} to compare: there are {', '.join(UNITS)}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     read_in, _ = read(molecules)
-    tell = partial(progress, method) if progress else None
+    tell = partial(progress, name) if progress else None
     found = spread([_job(molecule, method, relax) for molecule in read_in], workers, tell)
-    return [_judge(molecule, method, Properties(method=method, version=program, seconds=math.nan, fault=values.why)
-                   if isinstance(values, Crash) else values)
+    return [_judge(molecule, name, Properties(method=name, version=program, seconds=math.nan, fault=values.why)
+                   if isinstance(values, Crash) else values, allowed or {})
             for molecule, values in zip(read_in, found, strict=True)]
 
 
@@ -170,20 +199,25 @@ def verify_one(molecule: Molecule, *, method: Method = "xtb", relax: bool = Fals
     return _judge(molecule, method, _job(molecule, method, relax)())
 
 
-def _job(molecule: Molecule, method: Method, relax: bool) -> Callable[[], Properties]:
+def _job(molecule: Molecule, method: Method | calculator.Source, relax: bool) -> Callable[[], Properties]:
+    if not isinstance(method, str):
+        return partial(calculator.properties, molecule, method, relax=relax)
     cv = relax and "cv" in _claims(molecule, "target")
     if method == "xtb":
         return partial(xtb.properties, molecule, relax=relax, cv=cv, solvation="solvation" in _judged(molecule))
     return partial(dft.properties, molecule, relax=relax, cv=cv, alpha="alpha" in _judged(molecule))
 
 
-def _judge(molecule: Molecule, method: Method, values: Properties) -> Verdict:
+def _judge(molecule: Molecule, method: str, values: Properties, further: Mapping[str, float] | None = None) -> Verdict:
     path = values.relaxation
     keeps = None if path is None or path.relaxed is None else keeps_bonds(path.relaxed)
     level = str(molecule.properties.get("level", ""))
-    allowed, scale = tolerances(method, level), scales(method, level)
-    compared = {name: scale[name][0] * getattr(values, name) + scale[name][1] - claim
-                for name, claim in _judged(molecule).items() if name in allowed}
+    allowed, scale = {**tolerances(method, level), **(further or {})}, scales(method, level)
+    compared = {}
+    for name, claim in _judged(molecule).items():
+        if name in allowed:
+            slope, intercept = scale.get(name, (1.0, 0.0))
+            compared[name] = slope * getattr(values, name) + intercept - claim
     misses = [f"{name} off by {miss:+.2f} {UNITS[name]}" for name, miss in compared.items()
               if abs(miss) > allowed[name]]
     if values.fault:

@@ -21,6 +21,11 @@ from molflow.targets import (
     warnings_for,
 )
 
+
+def read(texts):
+    return check_targets(parse_targets(texts))
+
+
 EV, BOHR = constants.e, constants.value("Bohr radius")
 PER_MOLE = 1 / constants.N_A
 DEBYE = 1e-21 / constants.c  # C m
@@ -54,11 +59,11 @@ def test_units_agree_with_ase():
     ("gap=5.0", 5.0), ("gap=5.0eV", 5.0), ("gap=0.18Ha", 4.898049), ("gap=5", 5.0), ("gap=.5", 0.5), ("gap=5.", 5.0),
     ("gap=+5e0", 5.0), ("gap=5E-1 eV", 0.5), (" gap = 5.0 eV ", 5.0), ("gap=5eV", 5.0), ("gap=5e3meV", 5.0)])
 def test_a_gap_as_it_is_written(text, value):
-    assert parse_targets([text])["gap"].value == pytest.approx(value, rel=1e-6)
+    assert read([text])["gap"].value == pytest.approx(value, rel=1e-6)
 
 
 def test_several_targets_in_the_order_given():
-    wanted = parse_targets(["mu=1.2D", "homo=-6.1", "cv=100J/(mol K)", "alpha=70Bohr³"])
+    wanted = read(["mu=1.2D", "homo=-6.1", "cv=100J/(mol K)", "alpha=70Bohr³"])
     assert list(wanted) == ["mu", "homo", "cv", "alpha"]
     assert [goal.value for goal in wanted.values()] == [1.2, -6.1, pytest.approx(23.900574), 70.0]
 
@@ -71,7 +76,7 @@ INF = float("inf")
     ("mu<1.0", -INF, 1), ("mu<=1 D", -INF, 1), ("homo > -6eV", -6, INF), ("homo>=-6", -6, INF), ("homo=-7..-6", -7, -6),
     ("lumo=-1e-1..1", -0.1, 1), ("alpha=max", INF, INF), ("cv = min", -INF, -INF), ("gap=5..5", 5, 5)])
 def test_ranges_bounds_and_extremes(text, low, high):
-    (wanted,) = parse_targets([text]).values()
+    (wanted,) = read([text]).values()
     assert (wanted.low, wanted.high) == (low, high)
 
 
@@ -106,11 +111,11 @@ def test_a_gap_that_contradicts_homo_and_lumo_is_refused():
     errors = {"gap": 0.08, "homo": 0.06, "lumo": 0.05}
     for texts in (["gap=5", "homo=-6", "lumo=-1.15"], ["gap=5", "homo=-6"], ["gap>5", "homo<-6", "lumo=0"],
                   ["gap=max", "homo=-6", "lumo>1"], ["gap=4..5", "homo=-7..-6", "lumo=-1"]):
-        check_consistent(parse_targets(texts), errors)
+        check_consistent(read(texts), errors)
     with pytest.raises(TargetError, match=r"^gap=5 contradicts homo=-6 and lumo=0: gap = lumo - homo would be 6 eV$"):
-        check_consistent(parse_targets(["gap=5", "homo=-6", "lumo=0"]), errors)
+        check_consistent(read(["gap=5", "homo=-6", "lumo=0"]), errors)
     with pytest.raises(TargetError, match=r"gap=4\.\.5 contradicts homo=-7\.\.-6 .* would be 5.5 to 6.5 eV$"):
-        check_consistent(parse_targets(["gap=4..5", "homo=-7..-6", "lumo=-0.5"]), errors)
+        check_consistent(read(["gap=4..5", "homo=-7..-6", "lumo=-0.5"]), errors)
 
 
 @pytest.mark.parametrize("value", [5, 5.0, np.float32(5), np.float64(5), "5", "5 eV", "5000meV"])
@@ -147,7 +152,7 @@ def test_targets_from_python(value):
 ])
 def test_what_cannot_be_understood_is_said_in_one_sentence(texts, words):
     with pytest.raises(TargetError, match=f"^{words}") as caught:
-        parse_targets(texts)
+        read(texts)
     assert "\n" not in str(caught.value)
 
 
@@ -164,7 +169,7 @@ def test_what_python_gives_wrongly(targets):
                             st.sampled_from(sorted(IN_SI)) | st.text("eVmHa0. -+", max_size=4)), max_size=3))
 def test_parsing_gives_finite_numbers_or_a_target_error(texts):
     try:
-        wanted = parse_targets(texts)
+        wanted = read(texts)
     except TargetError as error:
         assert str(error) and "\n" not in str(error)
     else:
@@ -176,7 +181,7 @@ def test_parsing_gives_finite_numbers_or_a_target_error(texts):
 @settings(deadline=None)
 @given(st.sampled_from(PROPERTIES), st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_is_read_exactly(name, value):
-    assert parse_targets([f"{name}={value!r}"]) == check_targets({name: value}) == {name: Goal(value, value)}
+    assert read([f"{name}={value!r}"]) == check_targets({name: value}) == {name: Goal(value, value)}
 
 
 def test_a_target_out_of_range_is_warned_of_with_the_range():

@@ -24,7 +24,8 @@ def identity(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A flow along x_t = (1 - t) x_0 + t x_1, from Gaussian noise to the endpoints of a model.
+    """A flow along x_t = (1 - t) x_0 + t x_1, from Gaussian noise to the endpoints of a model; `molflow.adapters` has
+    an example.
 
     Attributes:
         field: u(t, x) of states {"x": (B, *shape)}, at times from ``begin`` to 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +14,15 @@ from molflow.extras import require
 app = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
 
 SOURCES = {"geom": "GEOM-Drugs in one of its public forms", "digits": "t10k-images-idx3-ubyte.gz",
-           "photos": "usr/share of the unpacked Debian packages", "speech": "fsdd.zip"}
+           "photos": "usr/share of the unpacked Debian packages", "speech": "fsdd.zip", "sdf": "SDF files"}
 """Data sets that are not fetched from PyPI, and what they are prepared from."""
 
 
 @app.command("prepare")
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set: qm9, moses3d, geom, digits, photos or speech.")],
+    name: Annotated[str, typer.Argument(help="Data set: qm9, moses3d, geom, digits, photos or speech; sdf: your own.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default in ~/.cache/molflow.")] = None,
+    called: Annotated[str | None, typer.Option("--name", help="sdf: what to call it; default as the source.")] = None,
     source: Annotated[Path | None, typer.Option(help="qm9: folder with qm9pack's CSV files. moses3d: wheel of molsets. "
                                                      "Others: folder with what they are made from.")] = None,
     n: Annotated[int, typer.Option("-n", help="moses3d: how many molecules.")] = 100_000,
@@ -28,12 +30,20 @@ def prepare(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a data set's public form into one compact file; moses3d and geom go on where they were stopped."""
-    from molflow.data.store import data_folder
+    """Turn a data set's public form, or SDF files of your own, into one compact file; moses3d and geom go on where they
+    were stopped."""
+    from molflow.data.store import PARTS, data_folder
 
     if name not in ("qm9", "moses3d", *SOURCES):
         raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, {', '.join(SOURCES)}")
-    out = out or data_folder() / f"{name}.safetensors"
+    if called is not None and name != "sdf":
+        raise InputError("--name is for sdf, your own data set")
+    stem = name
+    if name == "sdf" and source is not None:
+        stem = called or source.resolve().stem
+        if stem in ("qm9", "moses3d", *SOURCES) or Path(stem).name != stem:
+            raise InputError(f"a data set of your own cannot be called {stem!r}: give another --name")
+    out = out or data_folder() / f"{stem}.safetensors"
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists: give --overwrite to prepare it again")
     if name == "qm9":
@@ -48,6 +58,17 @@ def prepare(
         print(f"{len(moses3d.prepare(out, source=source, n=n, workers=workers))} molecules written to {out}")
     elif source is None:
         raise InputError(f"--source is missing: the folder with {SOURCES[name]}")
+    elif name == "sdf":
+        from molflow.data import sdf
+        from molflow.molecules.elements import SYMBOL_OF
+
+        store, refused = sdf.prepare(out, source=source, tell=lambda said: print(f"molflow: {said}", file=sys.stderr))
+        counts = {part: len(rows) for part, rows in store.parts().items() if part in PARTS}
+        print(f"{len(store)} molecules written to {out}, {refused} left out; "
+              + ", ".join(f"{part} {count}" for part, count in counts.items()))
+        print("elements: " + ", ".join(SYMBOL_OF[number] for number in store.vocabulary(stem).elements))
+        for column, (what, unit) in zip(store.properties.T, zip(store.names, store.units, strict=True), strict=True):
+            print(f"property {what}{f' [{unit}]' * bool(unit)}: of {int(column.isfinite().sum())} molecules")
     elif name == "geom":
         from molflow.data import geom
 

@@ -38,13 +38,13 @@ def train_generator(out: Out, config: Config = "generator", data: Data = None, r
                     accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
                     start: Start = None) -> None:
     """Train the flow; writes generator.safetensors and its card into --out."""
-    from molflow.data.store import MoleculeStore
+    from molflow.data.store import MoleculeStore, prepared
     from molflow.training.config import GeneratorConfig, load
     from molflow.training.generator import GeneratorTask
 
     require(*LEARNING)
     chosen = load(GeneratorConfig, config)
-    task = GeneratorTask(chosen, MoleculeStore.load(data or _prepared(chosen.data)))
+    task = GeneratorTask(chosen, MoleculeStore.load(data or prepared(chosen.data)))
     _train(task, "generator", out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
 
 
@@ -54,14 +54,14 @@ def train_reflow(out: Out, start: Annotated[Path, typer.Option(help="Weights of 
                  config: Config = "reflow", data: Data = None, resume: Resume = False,
                  accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None) -> None:
     """Straighten a trained flow, so that fewer steps do; writes generator.safetensors and its card into --out."""
-    from molflow.data.store import MoleculeStore
+    from molflow.data.store import MoleculeStore, prepared
     from molflow.training.config import GeneratorConfig, load
     from molflow.training.reflow import ReflowTask
 
     require(*LEARNING)
     couplings = MoleculeStore.cat([MoleculeStore.load(file) for file in pairs])
     chosen = load(GeneratorConfig, config)
-    task = ReflowTask(chosen, MoleculeStore.load(data or _prepared(chosen.data)), couplings)
+    task = ReflowTask(chosen, MoleculeStore.load(data or prepared(chosen.data)), couplings)
     _train(task, "generator", out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
 
 
@@ -70,13 +70,13 @@ def train_property(out: Out, config: Config = "guide", data: Data = None, resume
                    accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
                    start: Start = None) -> None:
     """Train a property network; writes property.safetensors and its card into --out."""
-    from molflow.data.store import MoleculeStore
+    from molflow.data.store import MoleculeStore, prepared
     from molflow.training.config import PropertyTraining, load
     from molflow.training.properties import PropertyTask
 
     require(*LEARNING)
     chosen = load(PropertyTraining, config)
-    task = PropertyTask(chosen, MoleculeStore.load(data or _prepared(chosen.data)))
+    task = PropertyTask(chosen, MoleculeStore.load(data or prepared(chosen.data)))
     _train(task, "property", out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
 
 
@@ -88,12 +88,12 @@ def train_join(
     overwrite: Overwrite = False,
 ) -> None:
     """Put property networks together in one file: their mean reads, their disagreement says how far to believe it."""
-    from molflow.data.store import MoleculeStore
+    from molflow.data.store import MoleculeStore, prepared
     from molflow.joining import join
     from molflow.nn.weights import read_card
 
     check_free(overwrite, out)
-    store = MoleculeStore.load(data or _prepared(read_card(files[0], "property").data))
+    store = MoleculeStore.load(data or prepared(read_card(files[0], "property").data))
     figures = join(files, store, out)
     print(", ".join(f"{key} {value:.4g}" for key, value in figures.items() if isinstance(value, float)))
 
@@ -104,19 +104,14 @@ def train_prior(out: Out, config: Config = "digits", data: Data = None, resume: 
                 start: Start = None) -> None:
     """Train a prior of pictures or of sound; writes it, with the name of its data set, and its card into --out."""
     from molflow.data.signals import SignalStore
+    from molflow.data.store import prepared
     from molflow.training.config import SignalConfig, load
     from molflow.training.signals import SignalTask
 
     require(*LEARNING)
     chosen = load(SignalConfig, config)
-    task = SignalTask(chosen, SignalStore.load(data or _prepared(chosen.data)))
+    task = SignalTask(chosen, SignalStore.load(data or prepared(chosen.data)))
     _train(task, chosen.data, out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
-
-
-def _prepared(name: str) -> Path:
-    from molflow.data.store import data_folder
-
-    return data_folder() / f"{name}.safetensors"
 
 
 def _train(task: GeneratorTask | PropertyTask | SignalTask, name: str, out: Path, start: Path | None,

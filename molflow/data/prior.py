@@ -46,7 +46,8 @@ class Prior:
 
     def draw_sizes(self, n: int, rng: np.random.Generator,
                    ranges: dict[str, tuple[float, float]] | None = None) -> np.ndarray:
-        """(n,) atom counts from p(N), or from p(N | properties in the ranges), taken as independent given N.
+        """(n,) atom counts from p(N), or from p(N | properties in the ranges), taken as independent given N; of a
+        property that the data did not have, nothing follows.
 
         Bins are smoothed over their neighbours and by one molecule in a thousand of p(N), so that a target
         never seen draws sizes from its surroundings rather than none.
@@ -54,6 +55,8 @@ class Prior:
         weight = np.array(self.counts, float)
         weight /= weight.sum()
         for name, wanted in (ranges or {}).items():
+            if name not in self.ranges:
+                continue
             low, high = self.ranges[name]
             table = np.array(self.joint[name], float)
             middle = low + (np.arange(BINS) + 0.5) / BINS * (high - low)

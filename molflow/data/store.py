@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.elements import Vocabulary, vocabulary_of
 
 FORMAT = "molflow-molecules-1"
 PARTS = ("train", "valid", "test")
@@ -82,6 +83,10 @@ class MoleculeStore:
         # multiplying by this prime mixes the bits (Knuth, The Art of Computer Programming 3, sec. 6.4)
         upper = self.index.numpy()[rows["train"]].astype(np.uint64) * 2_654_435_761 % 2**32 >= 2**31
         return rows | {"half_a": rows["train"][upper], "half_b": rows["train"][~upper]}
+
+    def vocabulary(self, data: str) -> Vocabulary:
+        """What a model of these molecules must be able to say, ``data`` being the set's name. Raises ValueError."""
+        return vocabulary_of(data, self.numbers.unique().tolist(), self.charges.unique().tolist())
 
     def columns(self, names: tuple[str, ...]) -> Tensor:
         """(molecules, len(names)) the properties of these names. Raises DataError without one of them."""
@@ -190,6 +195,11 @@ def _ragged(ptr: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def data_folder() -> Path:
     """Where prepared data lies: ``$MOLFLOW_DATA``, else ``~/.cache/molflow``."""
     return Path(os.environ.get("MOLFLOW_DATA") or Path.home() / ".cache" / "molflow")
+
+
+def prepared(data: str) -> Path:
+    """The file of a data set: one in `data_folder` by its name, or the path itself, which ends in .safetensors."""
+    return Path(data) if data.endswith(".safetensors") else data_folder() / f"{data}.safetensors"
 
 
 def qm9_split(total: int = 130_831) -> dict[str, np.ndarray]:

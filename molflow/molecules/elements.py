@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NUMBER_OF: dict[str, int] = {
@@ -70,4 +71,19 @@ DRUGLIKE = Vocabulary(elements=(1, 6, 7, 8, 9, 15, 16, 17, 35, 53), charges=(-1,
 GEOM_DRUGS = Vocabulary(elements=tuple(SYMBOL_OF), charges=(-2, -1, 0, 1, 2, 3))
 
 VOCABULARIES: dict[str, Vocabulary] = {"qm9": QM9, "moses3d": DRUGLIKE, "geom": GEOM_DRUGS}
-"""What a model of each data set can say."""
+"""What a model of each data set can say, the fewest first."""
+
+
+def vocabulary_of(data: str, elements: Iterable[int], charges: Iterable[int]) -> Vocabulary:
+    """That of one of our data sets, or for another, of these elements and charges, the smallest that has them all.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if data in VOCABULARIES:
+        return VOCABULARIES[data]
+    numbers, signs = set(elements), set(charges)
+    for known in VOCABULARIES.values():
+        if numbers <= set(known.elements) and signs <= set(known.charges):
+            return known
+    raise ValueError(f"no vocabulary has the elements {sorted(numbers)} and the charges {sorted(signs)}")

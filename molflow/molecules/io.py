@@ -22,7 +22,7 @@ from rdkit import Chem, rdBase
 from molflow.molecules.convert import Molecule, from_rdkit, sanitise
 
 VALID_FIELD = "valid"
-_END_OF_RECORD = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
+_END_OF_RECORD = "$$$$"
 _END_OF_MOLECULE = re.compile(r"^M  END", re.MULTILINE)
 _BREAKS_FIELD_NAME = re.compile(r"^$|^_|[\r\n<>]")  # RDKit holds back names with an underscore in front
 _BREAKS_FIELD_VALUE = re.compile(r"^\$\$\$\$|^>|[\r\n]")
@@ -87,22 +87,45 @@ def read_sdf(path: str | os.PathLike[str]) -> tuple[list[Molecule], list[Skipped
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, or has no "M  END" line and so is not an SDF.
     """
-    text = Path(path).read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n")
-    if not text.strip():
-        raise ValueError(f"{path} is empty")
-    if not _END_OF_MOLECULE.search(text):
-        raise ValueError(f"{path} is not an SDF file: it has no 'M  END' line")
-    records = _END_OF_RECORD.split(text)
-    if not records[-1].strip():
-        records.pop()
     molecules, skipped = [], []
-    for number, record in enumerate(records, start=1):
+    for one in iterate_sdf(path):
+        if isinstance(one, Skipped):
+            skipped.append(one)
+        else:
+            molecules.append(one)
+    return molecules, skipped
+
+
+def iterate_sdf(path: str | os.PathLike[str]) -> Iterator[Molecule | Skipped]:
+    """As `read_sdf`, one record after the other, for files of any size; what is wrong with the file as a whole is known
+    only at its end."""
+    number, ended = 0, False
+    for number, record in enumerate(_records(Path(path)), start=1):
+        ended = ended or bool(_END_OF_MOLECULE.search(record))
         name = record.split("\n", 1)[0].strip()
         try:
-            molecules.append(_read_record(record, name))
+            one: Molecule | Skipped = _read_record(record, name)
         except ValueError as error:
-            skipped.append(Skipped(number, name, str(error)))
-    return molecules, skipped
+            one = Skipped(number, name, str(error))
+        yield one
+    if not number:
+        raise ValueError(f"{path} is empty")
+    if not ended:
+        raise ValueError(f"{path} is not an SDF file: it has no 'M  END' line")
+
+
+def _records(path: Path) -> Iterator[str]:
+    """The text of each record without its "$$$$" line; what follows the last of these, if it is not blank."""
+    lines: list[str] = []
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for line in file:
+            if line.startswith(_END_OF_RECORD):
+                yield "".join(lines)
+                lines = []
+            else:
+                lines.append(line[:-2] + "\n" if line.endswith("\r\n") else line)
+    if "".join(lines).strip():
+        yield "".join(lines)
 
 
 def _read_record(record: str, name: str) -> Molecule:

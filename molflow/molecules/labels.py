@@ -1,5 +1,8 @@
-"""What drug-like molecules are labelled with, by name, as plain data. No chemistry library is imported: the scores are
+"""What molecules are labelled with, by name, as plain data. No chemistry library is imported: the scores are
 calculated by `druglike`, the rest by `molflow.oracles.xtb`."""
+
+LEVELS: dict[str, str] = {"qm9": "B3LYP/6-31G(2df,p)", "moses3d": "GFN2-xTB", "geom": "GFN2-xTB"}
+"""By what quantum chemistry our own data sets' electronic properties are labelled."""
 
 DRUGLIKE: dict[str, str] = {"qed": "", "logp": "", "tpsa": "Å^2", "sa": "", "mw": "g/mol"}
 """Name: unit. Quantitative estimate of drug-likeness, 0 to 1 (Bickerton et al. 2012, Nat. Chem. 4, 90); octanol-water

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,17 @@ class Ensemble(nn.Module):
     Args:
         members: the networks.
         weights: of each, 1 in all; equal by default.
+        resolution: of each property.
     """
 
     members: nn.ModuleList
     weights: Tensor
 
-    def __init__(self, members: Sequence[PropertyNetwork], weights: Sequence[float] | None = None) -> None:
+    def __init__(self, members: Sequence[PropertyNetwork], weights: Sequence[float] | None = None,
+                 resolution: Mapping[str, float] = RESOLUTION) -> None:
         super().__init__()
-        self.properties = members[0].properties
+        self.properties = self.learnt = members[0].properties
+        self.resolution = {name: resolution[name] for name in self.properties}
         self.members = nn.ModuleList(members)
         self.register_buffer("weights", torch.tensor(weights or [1 / len(members)] * len(members)))
 
@@ -43,5 +46,5 @@ class Ensemble(nn.Module):
         One number for all properties, because it is the molecule that is strange to them: it tells the error of a
         property better than the spread of that property alone, which of few members is a matter of luck.
         """
-        scale = torch.tensor([RESOLUTION[name] for name in self.properties]).to(said)
+        scale = torch.tensor(list(self.resolution.values())).to(said)
         return (said.std(0, correction=0) / scale).mean(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Card:
         prior: for a generator, ``molflow.data.prior.Prior`` of its training molecules.
         vocabulary: the `Vocabulary` that the network speaks; None, QM9's, in cards from before there were others.
         properties: what the columns of a property network are; None, QM9's six, in older cards.
+        units, resolution: of each property; None, those of `molflow.nn.property`, in older cards.
     """
 
     kind: str
@@ -46,6 +47,8 @@ class Card:
     prior: dict[str, Any] | None = None
     vocabulary: dict[str, Any] | None = None
     properties: Sequence[str] | None = None
+    units: Mapping[str, str] | None = None
+    resolution: Mapping[str, float] | None = None
 
     @property
     def data(self) -> str:

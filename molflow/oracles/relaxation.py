@@ -11,7 +11,7 @@ from typing import Any
 import ase
 import numpy as np
 from ase.build import minimize_rotation_and_translation
-from ase.calculators.calculator import Calculator, CalculatorError
+from ase.calculators.calculator import BaseCalculator, CalculatorError
 from ase.optimize import LBFGS
 from numpy.typing import NDArray
 
@@ -29,8 +29,9 @@ STEPS = 500
 """Most steps of a relaxation: ten times what a typical one takes."""
 
 
-def follow(molecule: Molecule, calculator: Calculator, *, method: str, version: str, steps: int, force: float = FORCE,
-           start: NDArray[np.float64] | None = None, hessian: NDArray[np.float64] | None = None) -> Relaxation:
+def follow(molecule: Molecule, calculator: BaseCalculator, *, method: str, version: str, steps: int,
+           force: float = FORCE, start: NDArray[np.float64] | None = None,
+           hessian: NDArray[np.float64] | None = None) -> Relaxation:
     """Relax all atoms in vacuum, by L-BFGS or, with a Hessian to begin with, in internal coordinates.
 
     Args:

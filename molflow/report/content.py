@@ -56,8 +56,8 @@ def asked(run: SavedRun) -> str:
     """The targets, and what else was asked for, in words."""
     settings = run.record["settings"]
     conditions = [f"{what} {settings[key]}" for key, what in _CONDITIONS.items() if settings.get(key) is not None]
-    return ", ".join([f"{NAMES.get(name, name)} {goal} {unit(name)}".strip() for name, goal in run.targets.items()]
-                     + conditions)
+    targets = [f"{NAMES.get(name, name)} {goal} {unit(name, run.units)}".strip() for name, goal in run.targets.items()]
+    return ", ".join(targets + conditions)
 
 
 def command(settings: dict[str, Any]) -> str:
@@ -95,6 +95,7 @@ def circumstances(run: SavedRun) -> list[tuple[str, str]]:
                for role, file in settings["weights"].items()]
     pairs = [("molecules", settings["n"]), ("seed", settings["seed"]), ("atoms", settings.get("atoms")),
              *((what, settings.get(key)) for key, what in _CONDITIONS.items()),
+             *((f"function of {name}", function) for name, function in run.own.items()),
              *((str(key), value) for key, value in settings["budget"].items()), ("device", settings["device"]),
              ("time", f"{settings['seconds']:.1f} s"), *weights, ("finished", run.record["time"]),
              ("molflow", run.record["molflow"]), ("commit", run.record.get("commit")),
@@ -113,12 +114,13 @@ def table(run: SavedRun) -> tuple[list[Column], list[Row]]:
     columns: list[Column] = []
     values: list[Sequence[float | str]] = []
     answers: set[int] = set()  # columns of 1 for yes and 0 for no
-    for name, of_name in groupby(readings(run.fields, run.targets), lambda reading: reading.name):
+    for name, of_name in groupby(readings(run.fields, run.targets, run.own), lambda reading: reading.name):
         for reading in of_name:
-            columns.append(Column(f"{name} {reading.by}", unit(name)))
+            columns.append(Column(f"{name} {reading.by}", unit(name, run.units)))
             values.append(reading.values.tolist())
         if not run.targets[name].is_extreme:
-            columns.append(Column(f"{name} miss, evaluator", unit(name)))
+            columns.append(Column(f"{name} miss, {'function' if name in run.own else 'evaluator'}",
+                                  unit(name, run.units)))
             values.append(misses(column(run.fields, f"evaluator_{name}"), run.targets[name]).tolist())
     for key in dict.fromkeys(key for fields in run.fields for key in fields):
         if (match := _CALCULATED.fullmatch(key)) and match[2] not in (*OF_LEVELS, *_IN_WORDS):
@@ -153,11 +155,11 @@ def charts(run: SavedRun) -> list[dict[str, Any]]:
     What is said of broken molecules may lie anywhere: it does not stretch the scale, and is drawn at the edge.
     """
     valid = np.array([is_valid(fields) for fields in run.fields])
-    return [_chart(name, list(of_name), valid) for name, of_name in
-            groupby(readings(run.fields, run.targets), lambda reading: reading.name)]
+    return [_chart(name, list(of_name), valid, unit(name, run.units)) for name, of_name in
+            groupby(readings(run.fields, run.targets, run.own), lambda reading: reading.name)]
 
 
-def _chart(name: str, lanes: Sequence[Reading], valid: np.ndarray) -> dict[str, Any]:
+def _chart(name: str, lanes: Sequence[Reading], valid: np.ndarray, unit: str) -> dict[str, Any]:
     goal = lanes[0].goal
     told = np.concatenate([lane.values[valid & np.isfinite(lane.values)] for lane in lanes])
     told = np.append(told, [bound for bound in (goal.low, goal.high) if np.isfinite(bound)])
@@ -168,7 +170,7 @@ def _chart(name: str, lanes: Sequence[Reading], valid: np.ndarray) -> dict[str, 
         return round(float(np.clip(100 * (value - low) / (high - low), 0, 100)), 2)
 
     ticks = [tick for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low < tick < high]
-    return {"title": NAMES.get(name, name), "unit": unit(name), "target": str(goal),
+    return {"title": NAMES.get(name, name), "unit": unit, "target": str(goal),
             "wanted": (place(goal.low), place(goal.high)),
             "ticks": [(place(tick), f"{tick:.6g}") for tick in ticks],
             "lanes": [{"judge": lane.by,
@@ -196,11 +198,12 @@ def outcome(run: SavedRun) -> list[tuple[str, str]]:
         if words := [fields[key] for fields in run.fields if (key := f"{method}_verdict") in fields]:
             judge = JUDGES[method]
             pairs.append((f"{words.count('agrees')}/{n}", f"agree with the target within the error of {judge}"))
-    for reading in readings(run.fields, run.targets):
+    for reading in readings(run.fields, run.targets, run.own):
         if reading.judge == "evaluator":
             what, values = ("", reading.known) if reading.goal.is_extreme else ("miss of the ", reading.misses)
-            said = f"{mean(values)} {unit(reading.name)}" if len(values) else mean(values)
-            pairs.append((said, f"mean {what}{NAMES.get(reading.name, reading.name)}, by the evaluator"))
+            said = f"{mean(values)} {unit(reading.name, run.units)}" if len(values) else mean(values)
+            pairs.append((said, f"mean {what}{NAMES.get(reading.name, reading.name)}, by "
+                                + ("its function" if reading.exact else "the evaluator")))
     if np.isfinite(spent).any():
         pairs.append((f"{np.nanmean(spent):.0f}", "evaluations of the flow per molecule"))
     return [*pairs, (f"{run.record['settings']['seconds']:.0f} s", "for all")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -36,6 +36,7 @@ class Reading:
         goal: what was asked for.
         values: (n,) NaN where there is none.
         rescaled: whether they were put on the scale of the targets.
+        exact: whether it is a property of the user's own, which a function says and no network.
     """
 
     judge: str
@@ -43,11 +44,12 @@ class Reading:
     goal: Goal
     values: NDArray[np.float64]
     rescaled: bool = False
+    exact: bool = False
 
     @property
     def by(self) -> str:
         """Who says so; with a star if the values are not as said."""
-        return JUDGES[self.judge] + "*" * self.rescaled
+        return "function" if self.exact else JUDGES[self.judge] + "*" * self.rescaled
 
     @property
     def known(self) -> NDArray[np.float64]:
@@ -79,9 +81,9 @@ def mean(values: NDArray[np.float64]) -> str:
     return f"{values.mean():.3f}" if len(values) else "none"
 
 
-def unit(name: str) -> str:
-    """molflow's unit of a property, as it is printed; nothing for what is not a property."""
-    return UNITS.get(name, "").replace("^3", "³").replace("^2", "²")
+def unit(name: str, units: Mapping[str, str]) -> str:
+    """The unit of a property, as it is printed; nothing for what is not a property."""
+    return units.get(name, "").replace("^3", "³").replace("^2", "²")
 
 
 def number(value: object) -> float:
@@ -94,14 +96,18 @@ def column(molecules: Sequence[Fields], key: str) -> NDArray[np.float64]:
     return np.array([number(fields.get(key)) for fields in molecules])
 
 
-def readings(molecules: Sequence[Fields], targets: Mapping[str, Goal]) -> list[Reading]:
+def readings(molecules: Sequence[Fields], targets: Mapping[str, Goal], own: Container[str] = ()) -> list[Reading]:
     """Property by property, all judges that have said something of any molecule; guide and evaluator in any case.
 
-    Quantum chemistry is heard on what `molflow.verification.scales` can bring to the level of the targets.
+    Quantum chemistry is heard on what `molflow.verification.scales` can bring to the level of the targets, and nobody
+    but their functions on the ``own`` properties of the user.
     """
     found = []
     level = next((str(fields["level"]) for fields in molecules if "level" in fields), "")
     for name, goal in targets.items():
+        if name in own:
+            found.append(Reading("evaluator", name, goal, column(molecules, f"evaluator_{name}"), exact=True))
+            continue
         calculated = f"{name} [{UNITS.get(name, '')}]"  # as `molflow verify` calls it
         for judge in ("guide", "evaluator", "rdkit"):
             said = column(molecules, f"{judge}_{name}")

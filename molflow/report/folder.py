@@ -14,7 +14,6 @@ from rdkit import rdBase
 
 from molflow import __version__, provenance
 from molflow.molecules.io import write_sdf
-from molflow.nn.property import UNITS
 from molflow.report.page import write_report
 from molflow.report.pictures import DPI, draw_molecules, draw_optimisation
 from molflow.report.reading import FORMAT, is_run
@@ -90,5 +89,5 @@ def record(run: DesignRun) -> dict[str, Any]:
                for role, path in run.settings["weights"].items()}
     return {"format": FORMAT, "time": datetime.now(UTC).isoformat(timespec="seconds"), "molflow": __version__,
             "commit": provenance.commit(), "settings": {**run.settings, "weights": weights},
-            "units": {name: UNITS[name] for name in run.targets}, "warnings": run.warnings,
+            "units": {name: run.units[name] for name in run.targets}, "warnings": run.warnings,
             "machine": {**provenance.machine(), "rdkit": rdBase.rdkitVersion}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,8 +68,9 @@ def page(run: SavedRun) -> str:
     }
     return _environment().get_template("page.html").render(
         run=run, asked=content.asked(run), outcome=content.outcome(run), charts=content.charts(run),
-        readings=readings(run.fields, run.targets), columns=columns, rows=rows, data=data, scripts=scripts,
-        hashes=hashes, command=content.command(run.record["settings"]), circumstances=content.circumstances(run),
+        readings=readings(run.fields, run.targets, run.own), unit=partial(unit, units=run.units), columns=columns,
+        rows=rows, data=data, scripts=scripts, hashes=hashes, command=content.command(run.record["settings"]),
+        circumstances=content.circumstances(run),
         animated=int(number(run.trajectory[0].properties["molecule"])) if run.trajectory else None,
         course=base64.b64encode(run.course).decode(), style=(_WEB / "page.css").read_text(encoding="utf-8"),
         licence=(_WEB / "3Dmol-LICENSE.txt").read_text(encoding="utf-8"))
@@ -78,11 +80,11 @@ def notebook_table(run: DesignRun) -> str:
     """The first ``SHOWN`` molecules with drawings and the evaluator's values, as an HTML table."""
     return _environment().get_template("notebook.html").render(
         molecules=[(molecule, svg(molecule)) for molecule in run.molecules[:SHOWN]], n=len(run.molecules),
-        targets=run.targets)
+        targets=run.targets, unit=partial(unit, units=run.units), own=run.settings.get("properties", {}))
 
 
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(unit=unit, names=content.NAMES, number=number)
+    environment.globals.update(names=content.NAMES, number=number)
     return environment

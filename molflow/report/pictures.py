@@ -50,7 +50,7 @@ def draw_molecules(run: DesignRun) -> Figure:
         else:
             write(centre, above + high / 2, "cannot be drawn", "grey")
         title = textwrap.wrap(f"{i + 1}: {molecule.fault}".rstrip(": "), 38, max_lines=2, placeholder=" …")
-        values = [f"{name} {number(molecule.properties.get(f'evaluator_{name}')):.2f} ({goal}) {unit(name)}"
+        values = [f"{name} {number(molecule.properties.get(f'evaluator_{name}')):.2f} ({goal}) {unit(name, run.units)}"
                   for name, goal in run.targets.items()]
         for row, text in enumerate(title + values):
             write(centre, below + row * _LINE, text, colour if row < len(title) else "black")
@@ -107,4 +107,4 @@ def _draw_values(axes: Axes, run: DesignRun, name: str) -> None:
         axes.scatter(judged[~valid], place[~valid], s=22, marker="x", color="darkorange", lw=1.2,
                      label="not valid (far ones at the edge)")
     axes.locator_params("y", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-    axes.set(xlabel=f"{name} / {unit(name)}", ylabel="molecule", ylim=(len(place) + 0.7, 0.3))
+    axes.set(xlabel=f"{name} / {unit(name, run.units)}", ylabel="molecule", ylim=(len(place) + 0.7, 0.3))

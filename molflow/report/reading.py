@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from molflow.molecules.convert import Molecule
 from molflow.molecules.io import read_sdf
+from molflow.nn.property import UNITS
 from molflow.report.figures import Fields
 from molflow.report.trajectory import read_trajectory
-from molflow.targets import FACTORS, Goal, goal
+from molflow.targets import Goal, goal
 
 FORMAT = "molflow-run-1"
 _NEEDED: dict[str, Any] = {"time": str, "molflow": str, "settings": dict, "warnings": list, "machine": dict}
@@ -45,12 +46,22 @@ class SavedRun:
     trajectory: list[Molecule]
     course: bytes
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Of the properties that were asked for."""
+        return UNITS | self.record.get("units", {})
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The user's own properties, and the functions that say what they are."""
+        return dict(self.record["settings"].get("properties", {}))
+
 
 def goals(targets: dict[str, Any]) -> dict[str, Goal]:
     """Targets as ``run.json`` has them: numbers, or text. Raises ValueError."""
     if not all(isinstance(wanted, int | float | str) for wanted in targets.values()):
         raise ValueError("the targets are neither numbers nor text")
-    return {name: goal(name if name in FACTORS else "gap", str(wanted)) for name, wanted in targets.items()}
+    return {name: goal(name, str(wanted), {name: ""}) for name, wanted in targets.items()}
 
 
 def is_run(folder: Path) -> bool:
@@ -109,6 +120,9 @@ def _record(path: Path) -> dict[str, Any]:
     if not targets:
         raise ValueError("it has no targets")
     goals(targets)
+    for what, named in (("units", record.get("units", {})), ("properties", record["settings"].get("properties", {}))):
+        if not (isinstance(named, dict) and all(isinstance(text, str) for text in named.values())):
+            raise ValueError(f"{what} cannot be {str(named)[:40]!r}")
     if not all(isinstance(file, dict) and {"file", "sha256"} <= set(file) for file in
                record["settings"]["weights"].values()):
         raise ValueError("the weights are not files with their sha256")

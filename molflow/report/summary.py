@@ -23,7 +23,8 @@ def summary(run: DesignRun) -> Group:
     from rich.table import Table
 
     n, fields = len(run.molecules), [molecule.properties for molecule in run.molecules]
-    by = {(reading.judge, reading.name): reading for reading in readings(fields, run.targets)}
+    by = {(reading.judge, reading.name): reading
+          for reading in readings(fields, run.targets, run.settings.get("properties", {}))}
     oracles = [judge for judge in JUDGES if judge not in ("guide", "evaluator") and any(judge == who for who, _ in by)]
     starred = {reading.judge for reading in by.values() if reading.rescaled}
     table = Table("property", "target", "achieved\nby evaluator",
@@ -32,7 +33,7 @@ def summary(run: DesignRun) -> Group:
     for name, goal in run.targets.items():
         misses = ("" if goal.is_extreme or (judge, name) not in by else mean(by[judge, name].misses) for judge in
                   ("evaluator", "guide", *oracles))
-        table.add_row(name, f"{goal} {unit(name)}".strip(), by["evaluator", name].achieved, *misses)
+        table.add_row(name, f"{goal} {unit(name, run.units)}".strip(), by["evaluator", name].achieved, *misses)
     unread = n - min(len(by["evaluator", name].known) for name in run.targets)
     valid = [str(molecule.smiles) for molecule in run.molecules if molecule.is_valid]
     notes = [f"valid {len(valid)}/{n}, unique {len(set(valid))}/{n}, "
@@ -42,6 +43,8 @@ def summary(run: DesignRun) -> Group:
         notes.append(f"{unread} too broken to have values: not in the means")
     if starred:
         notes.append("*put on B3LYP's scale by a straight line fitted on QM9")
+    if exact := [name for (_, name), reading in by.items() if reading.exact]:
+        notes.append(f"{', '.join(exact)}: by the function given, not by the evaluator")
     if run.verdicts:
         words = Counter(verdict.word for verdict in run.verdicts)
         notes.append(f"{run.verdicts[0].values.method}: " + ", ".join(f"{count} {word}" for word, count in

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -60,12 +60,14 @@ class Problem:
 
     Attributes:
         names: P properties.
-        low, high: (B, P) where each may lie; equal for a target, infinite where there is no bound.
+        low, high: (B, P) where each may lie; equal for a target, infinite where there is no bound; both infinite for
+            as large or as small as possible, see `within_reach`.
         sizes: (B,) numbers of atoms.
         any_size: the sizes are only suggestions: a problem may start from a candidate of any size.
         known: all that the guide reads, the columns of its readings.
         extremes: of the properties, those that are wanted as large or as small as possible beside others. No molecule
             comes near: counted in full, what they miss would leave nothing for the bounds of the others.
+        resolution: of each property.
     """
 
     names: tuple[str, ...]
@@ -75,18 +77,34 @@ class Problem:
     any_size: bool = False
     known: tuple[str, ...] = PROPERTIES
     extremes: frozenset[str] = frozenset()
+    resolution: Mapping[str, float] = field(default_factory=lambda: RESOLUTION)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def __getitem__(self, rows: np.ndarray) -> Problem:
-        return Problem(self.names, self.low[rows], self.high[rows], self.sizes[rows], self.any_size,
-                       self.known, self.extremes)
+        return replace(self, low=self.low[rows], high=self.high[rows], sizes=self.sizes[rows])
 
     @property
     def columns(self) -> list[int]:
         """Places of the properties among all that are known."""
         return [self.known.index(name) for name in self.names]
+
+    def only(self, known: tuple[str, ...]) -> Problem:
+        """What it is for somebody who reads these properties alone; the others are not asked for."""
+        kept = [place for place, name in enumerate(self.names) if name in known]
+        return replace(self, names=tuple(self.names[place] for place in kept), low=self.low[:, kept],
+                       high=self.high[:, kept], known=known)
+
+    def within_reach(self, readings: Tensor) -> Problem:
+        """As large as possible is `EASE` resolutions more than the largest of readings (K, P); as small, so much less
+        than the smallest."""
+        seen = readings[readings.isfinite().all(1)][:, self.columns]
+        if not len(seen):
+            seen = seen.new_zeros(1, len(self.names))
+        reach = EASE * torch.tensor([self.resolution[name] for name in self.names])
+        return replace(self, low=torch.where(self.low == torch.inf, seen.amax(0) + reach, self.low),
+                       high=torch.where(self.high == -torch.inf, seen.amin(0) - reach, self.high))
 
     def residual(self, readings: Tensor) -> Tensor:
         """How far readings (B, P), or (..., B, P), lie outside the ranges, in units of the resolution."""
@@ -101,7 +119,7 @@ class Problem:
 
     @property
     def _scale(self) -> Tensor:
-        return torch.tensor([RESOLUTION[name] * (EASE if name in self.extremes else 1) for name in self.names])
+        return torch.tensor([self.resolution[name] * (EASE if name in self.extremes else 1) for name in self.names])
 
 
 @dataclass(frozen=True)

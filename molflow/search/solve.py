@@ -69,11 +69,13 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
                       torch.from_numpy(fragment.bodies))
         spent += budget.steps * known + IMPLANT_NFE * (len(sources) - known)
     pool = run(sources, conditions=conditions, anchor=held)
+    problem = problem.within_reach(pool.readings[pool.fit])
     start = pool.share(problem)
     readings = pool.readings[start]
     residual = problem.residual(readings[:, problem.columns])
-    expected = torch.where(pool.fit[start], problem.expected_miss(readings, pool.errors[start]), torch.inf)
-    norm = torch.where(pool.fit[start], residual.norm(dim=1), torch.inf)
+    fit = pool.fit[start] & residual.isfinite().all(1)
+    expected = torch.where(fit, problem.expected_miss(readings, pool.errors[start]), torch.inf)
+    norm = torch.where(fit, residual.norm(dim=1), torch.inf)
     nfe = torch.full((len(start),), spent // len(start))
     history = [norm.clone()]
 
@@ -112,12 +114,18 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
 def _candidates(problem: Problem, generator: Generator, guide: Predictor, budget: Budget, atlas: Atlas | None,
                 conditions: Conditions, seed: int, rng: torch.Generator) -> tuple[list[State], int]:
     """Source points for each problem, first those from the atlas, and how many those are, then, where it has too few,
-    noise of the problem's size: as much as is missing, and for a fragment as there would be without an atlas."""
-    count = budget.draws if atlas is None else budget.lookups
+    noise of the problem's size: as much as is missing, and for a fragment as there would be without an atlas.
+
+    An atlas knows what the guide has learnt. Of what is asked for besides it says nothing: where it can help with the
+    rest, there are as many candidates from it as there would be draws."""
+    on_map = problem.only(guide.learnt)
+    if not on_map.names:
+        atlas = None
+    count = budget.draws if atlas is None or on_map.names != problem.names else budget.lookups
     places = np.full((len(problem), count), -1)
     if atlas is not None:
-        errors = guide.expected_errors(torch.from_numpy(atlas.doubts))
-        places = atlas.nearest(problem, count, seed, errors, conditions.admits if conditions.all else None)
+        errors = guide.expected_errors(torch.from_numpy(atlas.doubts))[:, :len(guide.learnt)]
+        places = atlas.nearest(on_map, count, seed, errors, conditions.admits if conditions.all else None)
     known = places[places >= 0]
     sources: list[State] = []
     if atlas is not None and len(known):

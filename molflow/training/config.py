@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from molflow.molecules.elements import VOCABULARIES
 from molflow.nn.property import PropertyConfig
 from molflow.nn.unet import UNetConfig
 from molflow.nn.velocity import VelocityConfig
@@ -82,8 +81,8 @@ class GeneratorConfig:
     """The velocity network and its loss.
 
     Attributes:
-        data: ``qm9``, ``moses3d`` or ``geom``: the data set, of that name in the data folder too; the elements and
-            charges that the network knows go with it.
+        data: ``qm9``, ``moses3d``, ``geom`` or another that `molflow data prepare sdf` has made: the data set, of that
+            name in the data folder too, or its file. The elements and charges that the network knows go with it.
         weight_types, weight_charges, weight_bonds: of the cross-entropies beside the positions' velocity error.
         self_condition: the share of batches in which the network sees its own first estimate.
     """
@@ -96,24 +95,24 @@ class GeneratorConfig:
     weight_bonds: float = 1.0
     self_condition: float = 0.5
 
-    def __post_init__(self) -> None:
-        _among("data", self.data, VOCABULARIES)
-
 
 @dataclass(frozen=True)
 class PropertyTraining:
     """The property network, a guide or an evaluator by the part of the data it sees.
 
     Attributes:
-        data: as of `GeneratorConfig`; what the network reads goes with it.
+        data: as of `GeneratorConfig`.
+        properties: what the network reads; by default what goes with the data set, of one of your own all it has.
     """
 
     run: Run = Run(molecules=1_500_000, rate=1e-3, compile=False)
     network: PropertyConfig = field(default_factory=PropertyConfig)
     data: str = "qm9"
+    properties: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _among("data", self.data, VOCABULARIES)
+        if not all(isinstance(name, str) for name in self.properties):
+            raise ConfigError("properties must be names")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, pa
     task.network.load_state_dict(weights)
     settings = dataclasses.asdict(task.config)
     network = settings.pop("network")
+    settings["data"] = Path(settings["data"]).name.removesuffix(".safetensors")  # a card travels, and a path does not
     run = task.config.run
     training = {
         "data": task.store.source,
@@ -51,7 +52,7 @@ def export(task: GeneratorTask | PropertyTask | SignalTask, run_folder: Path, pa
         card = Card("signal", network, training, metrics)
     elif isinstance(task, PropertyTask):
         card = Card("property", network, training, metrics, vocabulary=dataclasses.asdict(task.vocabulary),
-                    properties=task.properties)
+                    properties=task.properties, units=task.units, resolution=task.resolution)
     else:
         prior = Prior.of(task.store, task.store.parts()[run.part], read_of(task.config.data, task.store.names))
         card = Card("generator", network, training, metrics, prior.to_json(), dataclasses.asdict(task.vocabulary))

@@ -11,7 +11,6 @@ from molflow.data.store import MoleculeStore
 from molflow.flow.path import interpolate
 from molflow.flow.state import State
 from molflow.molecules.batch import MoleculeBatch, pair_mask
-from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.state import MoleculeSpace, centre
 from molflow.nn.velocity import VelocityNetwork
 from molflow.training.batches import Buckets
@@ -36,19 +35,20 @@ class GeneratorTask:
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.config.run.seed)
-        self.vocabulary = VOCABULARIES[self.config.data]
+        self.vocabulary = self.store.vocabulary(self.config.data)
         self.classes = {"types": self.vocabulary.elements, "charges": self.vocabulary.charges,
                         "bonds": self.vocabulary.bonds}
         self.network = VelocityNetwork(self.vocabulary, self.config.network)
         split, run = self.store.parts(), self.config.run
-        self.buckets = self._buckets(split[run.part], run.seed)
-        self.held_out = self._buckets(split["valid"], 0)  # the same molecules whatever the seed of the run
+        self.buckets = self._buckets(split[run.part], run.seed, run.batch_size)
+        few = min(run.batch_size, max(1, len(split["valid"])))  # of a small data set
+        self.held_out = self._buckets(split["valid"], 0, few)  # the same molecules whatever the seed of the run
 
-    def _buckets(self, rows: object, seed: int) -> Buckets:
+    def _buckets(self, rows: object, seed: int, size: int) -> Buckets:
         members = torch.as_tensor(rows)
         members = members[self.store.bonded[members]]
         run = self.config.run
-        return Buckets(members, self.store.sizes[members], run.batch_size, seed, run.batches == "pairs")
+        return Buckets(members, self.store.sizes[members], size, seed, run.batches == "pairs")
 
     def batch(self, step: int) -> Batch:
         return self._batch(self.buckets[step], [self.config.run.seed, step])

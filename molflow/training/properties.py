@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from molflow.data.store import MoleculeStore
-from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.state import centre, encode
-from molflow.nn.property import RESOLUTION, PropertyNetwork, read_of
+from molflow.nn.property import READ, RESOLUTION, SPREAD, UNITS, PropertyNetwork, read_of
 from molflow.training.batches import Buckets
 from molflow.training.config import PropertyTraining
 from molflow.training.task import Batch
@@ -28,9 +27,10 @@ class PropertyTask:
         torch.manual_seed(run.seed)
         split = self.store.parts()
         members = torch.as_tensor(split[run.part])
-        self.properties = read_of(self.config.data, self.store.names)
+        self.properties = tuple(self.config.properties) or read_of(self.config.data, self.store.names)
         self.targets = self.store.columns(self.properties)
-        self.vocabulary = VOCABULARIES[self.config.data]
+        self.units, self.resolution = scales_of(self.config.data, self.store, members, self.properties)
+        self.vocabulary = self.store.vocabulary(self.config.data)
         self.network = PropertyNetwork(len(self.vocabulary.elements), self.config.network, self.properties)
         self.network.set_composition(self._counts(members), self.targets[members])
         self.buckets = Buckets(members, self.store.sizes[members], run.batch_size, run.seed)
@@ -58,13 +58,35 @@ class PropertyTask:
         missed, known = misses(network(batch["positions"], batch["types"], batch["mask"]).float(), batch["targets"])
         mean = missed.sum(0) / known.sum(0).clamp(min=1)
         # numbers one by one: a tensor made of a list would be copied to the GPU, and waited for
-        each = [miss / RESOLUTION[name] for miss, name in zip(mean, self.properties, strict=True)]
+        each = [miss / self.resolution[name] for miss, name in zip(mean, self.properties, strict=True)]
         return torch.stack(each).mean(), {}
 
     @torch.no_grad()
     def validate(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """Mean absolute error of each property on those of 2,000 molecules of the validation split that have it."""
         return mean_errors(network.eval(), self, self.held_out, device)
+
+
+def scales_of(data: str, store: MoleculeStore, members: Tensor, names: tuple[str, ...]
+              ) -> tuple[dict[str, str], dict[str, float]]:
+    """Units and resolutions of some properties of a data set: those of `molflow.nn.property`, or for one of the user's
+    own, what the file says and the share `SPREAD` of the standard deviation over the given rows (n,).
+
+    Raises:
+        ValueError: a property has the same value everywhere, or gap, HOMO and LUMO are in different units.
+    """
+    if data in READ:
+        return {name: UNITS[name] for name in names}, {name: RESOLUTION[name] for name in names}
+    units = {name: store.units[store.names.index(name)] for name in names}
+    if {"gap", "homo", "lumo"} <= units.keys() and len({units[name] for name in ("gap", "homo", "lumo")}) > 1:
+        raise ValueError("gap, homo and lumo must be in one unit to be read together: name some as properties only")
+    resolution = {}
+    for name, column in zip(names, store.columns(names)[members].double().unbind(1), strict=True):
+        spread = column[column.isfinite()].std().item() if column.isfinite().sum() > 1 else 0.0
+        if not spread:
+            raise ValueError(f"{name} is known of fewer than two molecules to learn from, or the same of all")
+        resolution[name] = SPREAD * spread
+    return units, resolution
 
 
 def misses(said: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -217,5 +217,25 @@ def test_scores_of_drug_likeness_are_read_by_the_same_network() -> None:
     said = small(positions, types, mask)
     assert said.shape == (1, 5)
     torch.testing.assert_close(small(positions.flip(-1) + 1.0, types, mask), said)
-    with pytest.raises(ValueError, match="together"):
-        PropertyNetwork(3, PropertyConfig(), ("gap", "qed"))
+
+
+def test_what_is_not_known_by_name_may_grow_with_the_molecule_or_not() -> None:
+    """Before any training: exact where the composition says all, the mean at least where it says nothing."""
+    names = ("solubility", "gap", "mu")
+    network = PropertyNetwork(3, PropertyConfig(layers=1, scalars=16, density=8, vectors=8, tensors=4), names).double()
+    counts = torch.randint(1, 9, (40, 3)).double()
+    mass = counts @ torch.tensor([12.0, 1.0, 16.0], dtype=torch.float64)
+    gap = 5 + torch.randn(40, dtype=torch.float64)
+    network.set_composition(counts, torch.stack([mass, gap, gap], 1))
+    torch.nn.init.zeros_(network.read[-1].weight)
+    torch.nn.init.zeros_(network.read[-1].bias)
+    torch.nn.init.zeros_(network.orbitals[-1].weight)
+    torch.nn.init.zeros_(network.orbitals[-1].bias)
+    types = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2, 1], [0, 0, 1, 2]]), 3).double()
+    positions = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    said = network(positions, types, torch.ones(2, 4, dtype=torch.bool))
+    torch.testing.assert_close(said[:, 0], torch.tensor([30.0, 41.0], dtype=torch.float64))
+    assert ((said[:, 1] - 5).abs() < 2).all()
+    torch.nn.init.ones_(network.orbitals[-1].weight)
+    said = network(positions, types, torch.ones(2, 4, dtype=torch.bool))
+    assert torch.autograd.grad(said[:, 1].sum(), positions)[0].abs().sum() > 0

@@ -52,10 +52,11 @@ def test_the_better_network_weighs_more() -> None:
     """Errors of one network twice those of the other and independent: 4/5 and 1/5, by inverse variance."""
     rng = torch.Generator().manual_seed(0)
     truth = torch.randn(5000, 6, generator=rng)
-    scale = torch.tensor([RESOLUTION[name] for name in PROPERTIES])
+    resolution = [RESOLUTION[name] for name in PROPERTIES]
+    scale = torch.tensor(resolution)
     said = torch.stack([truth + width * scale * torch.randn(5000, 6, generator=rng) for width in (2.0, 1.0)])
-    assert best_weights(said, truth, PROPERTIES) == pytest.approx([0.2, 0.8], abs=0.02)
-    assert best_weights(said[[1, 1]], truth, PROPERTIES)[0] == pytest.approx(1)
+    assert best_weights(said, truth, resolution) == pytest.approx([0.2, 0.8], abs=0.02)
+    assert best_weights(said[[1, 1]], truth, resolution)[0] == pytest.approx(1)
 
 
 def test_expected_errors_are_found_again() -> None:
