@@ -1,0 +1,311 @@
+"""What is fuzzed: for each name a function that reads an input, and uses what was read as the program would."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from molflow.campaign import plan
+from molflow.campaign.spec import Spec
+from molflow.conditions import parse_formula
+from molflow.data import digits, geom, safe_pickle, speech
+from molflow.data.signals import SignalStore
+from molflow.data.store import MoleculeStore
+from molflow.inverse import pictures, sounds
+from molflow.models import Generator, Predictor
+from molflow.molecules.convert import Molecule, collate
+from molflow.molecules.elements import GEOM_DRUGS
+from molflow.molecules.io import read_sdf, read_traj, read_xyz, write_sdf
+from molflow.nn.unet import UNet
+from molflow.nn.velocity import VelocityConfig
+from molflow.report.page import page
+from molflow.report.reading import read_run
+from molflow.search import Atlas
+from molflow.targets import Goal, check_targets, parse_targets, warnings_for
+from molflow.training.config import GeneratorConfig, SignalConfig, load
+from tests.fuzzing import seeds
+from tests.fuzzing.mutators import Mutator, as_gzip, as_json, as_png, as_safetensors, as_zip
+
+CPU = "cpu"
+RANGES = dict.fromkeys(("gap", "mu", "alpha"), (0.0, 10.0))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes:
+        read: takes an input and an empty folder; raises what the reader is documented to raise, and nothing else.
+        seeds: makes inputs to begin with.
+        words: pieces of the format, to be put in.
+        refusals: the documented exceptions.
+        longest: bytes of an input.
+        mutate: beside libFuzzer's own mutations.
+    """
+
+    read: Callable[[bytes, Path], object]
+    seeds: Callable[[], list[bytes]]
+    words: Sequence[bytes] = ()
+    refusals: tuple[type[Exception], ...] = (ValueError,)
+    longest: int = 4096
+    mutate: Mutator | None = None
+
+
+def put(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def text(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def targets(data: bytes, folder: Path) -> None:
+    goals = parse_targets(text(data).split("\x00"))
+    warnings_for(goals, {name: RANGES.get(name, (0.0, 1.0)) for name in goals})
+    assert check_targets({name: str(goal) for name, goal in goals.items()}) == goals
+    assert parse_targets([goal.of(name) for name, goal in goals.items()]) == goals
+    assert all(isinstance(goal, Goal) for goal in goals.values())
+
+
+def formula(data: bytes, folder: Path) -> None:
+    found = parse_formula(text(data), GEOM_DRUGS.elements)
+    assert found and all(count > 0 for count in found.values())
+
+
+def gaps(data: bytes, folder: Path) -> None:
+    sound = sounds.Sound(torch.zeros(1, 100), 100, "PCM_16")
+    assert sounds.parse_gaps(text(data), sound).shape == (1, 1, 100)
+
+
+def spec(data: bytes, folder: Path) -> None:
+    read = Spec.read(put(folder, "a.yaml", data))
+    assert len(read.digest) == 64 and "\x00" not in read.database
+    if read.molecules < 1000:
+        plan.undesigned(read, [])
+
+
+def toml(data: bytes, folder: Path) -> None:
+    kind: Any = SignalConfig if len(data) % 2 else GeneratorConfig
+    config = load(kind, put(folder, "a.toml", data))
+    with torch.device("meta"):
+        if kind is SignalConfig and config.network.levels * config.network.blocks < 100:
+            UNet(config.network)
+    assert isinstance(config.network, VelocityConfig) or config.size % config.network.divisor == 0
+
+
+# ---- molecules -------------------------------------------------------------------------------------------------------
+
+
+def sdf(data: bytes, folder: Path) -> None:
+    """What was read can be written, and is the same when it is read again."""
+    molecules, skipped = read_sdf(put(folder, "a.sdf", data))
+    assert all(record.reason and "\n" not in record.reason for record in skipped)
+    assert all(molecule.fault or molecule.smiles for molecule in molecules)
+    write_sdf(folder / "b.sdf", molecules)
+    if not molecules:
+        return
+    again, lost = read_sdf(folder / "b.sdf")
+    assert not lost
+    for before, after in zip(molecules, again, strict=True):
+        same(before, after)
+
+
+def same(before: Molecule, after: Molecule) -> None:
+    for name in ("numbers", "charges", "bonds"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    np.testing.assert_allclose(after.positions, before.positions, atol=1e-4, rtol=0)
+    said = {key: value for key, value in before.properties.items() if key != "valid"}
+    for key, value in said.items():
+        assert after.properties[key] == value or value != value, key
+    assert after.properties.keys() == said.keys() | {"valid"}
+
+
+def xyz(data: bytes, folder: Path) -> None:
+    for atoms in read_xyz(put(folder, "a.xyz", data)):
+        assert len(atoms) == len(atoms.positions)
+
+
+def traj(data: bytes, folder: Path) -> None:
+    for atoms in read_traj(put(folder, "a.traj", data)):
+        assert len(atoms) == len(atoms.positions)
+
+
+# ---- weights and prepared data ---------------------------------------------------------------------------------------
+
+
+def card(data: bytes, folder: Path) -> None:
+    """Beside the weights that it belongs to."""
+    role = "generator" if b"prior\": {" in data else "guide"
+    shutil.copy(seeds.weights()[role], folder / "a.safetensors")
+    use(role, folder / "a.safetensors", put(folder, "a.json", data))
+
+
+def weights(data: bytes, folder: Path) -> None:
+    shutil.copy(seeds.weights()["guide"].with_suffix(".json"), folder / "a.json")
+    use("guide", put(folder, "a.safetensors", data), folder / "a.json")
+
+
+def use(role: str, path: Path, card: Path) -> None:
+    if role == "generator":
+        flow = Generator.load(path, CPU)
+        size = flow.prior.draw_sizes(1, np.random.default_rng(0), {"gap": (4.0, 5.0)} if "gap" in flow.prior.ranges
+                                     else None)
+        assert flow.prior.sizes[0] <= size[0] <= flow.prior.sizes[-1]
+    else:
+        reader = Predictor.load(path, CPU)
+        said, doubt = reader.read(collate(seeds.molecules()[:1]))
+        reader.expected_errors(doubt)
+        assert said.shape == (1, len(reader.properties)) and isinstance(reader.level, str)
+        check_targets({name: goal.inside(reader.card.metrics.get(name, 0.0)) for name, goal in
+                       check_targets({"gap": "4..5"}).items()})
+
+
+def store(data: bytes, folder: Path) -> None:
+    found = MoleculeStore.load(put(folder, "a.safetensors", data))
+    if len(found):
+        assert len(found.batch(torch.arange(len(found)))) == len(found)
+        found.parts()
+
+
+def signals(data: bytes, folder: Path) -> None:
+    found = SignalStore.load(put(folder, "a.safetensors", data))
+    assert found.unit and torch.isfinite(found.crops(2, 3, torch.Generator())).all()
+
+
+def atlas(data: bytes, folder: Path) -> None:
+    found = Atlas.load(put(folder, "a.safetensors", data))
+    assert len(found) == len(found.smiles) == len(found.readings[:, : len(found.names)])
+    assert len(found.share(0, 2)) <= len(found)
+
+
+# ---- pictures and sound ----------------------------------------------------------------------------------------------
+
+MAGIC = {b"\xff": ".jpg", b"I": ".tif", b"M": ".tif", b"R": ".wav", b"f": ".flac"}
+
+
+def picture(data: bytes, folder: Path) -> None:
+    read = pictures.read(put(folder, "a" + MAGIC.get(data[:1], ".png"), data))
+    assert read.pixels.abs().max() <= 1 and read.bits in (8, 16) and len(read.pixels) in (1, 3)
+    pictures.write(folder / "b.png", read)
+    assert torch.equal(pictures.read(folder / "b.png").pixels, read.pixels)
+
+
+def mask(data: bytes, folder: Path) -> None:
+    page = pictures.Picture(torch.zeros(3, 6, 8), 8)
+    known = pictures.read_mask(put(folder, "a" + MAGIC.get(data[:1], ".png"), data), page)
+    assert known.any() and not known.all()
+
+
+def sound(data: bytes, folder: Path) -> None:
+    read = sounds.read(put(folder, "a" + MAGIC.get(data[:1], ".wav"), data))
+    assert read.samples.isfinite().all() and read.samples.any()
+    assert read.at(8000).rate == 8000
+    sounds.write(folder / "b.flac", replace(read, samples=read.samples[:8]))
+
+
+# ---- archives and data sets ------------------------------------------------------------------------------------------
+
+
+def pickled(data: bytes, folder: Path) -> None:
+    """As `molflow data prepare geom` takes a file of either kind."""
+    path = put(folder, "train_data.pickle", data)
+    if len(data) % 2:
+        entries = list(geom.from_midi({0: path}, 2))
+    else:
+        entries = [geom.Entry(0, None, mols=tuple(geom.from_file(path, 2)))]
+    assert all(isinstance(entry, geom.Entry) for entry in entries)
+
+
+def plain_pickle(data: bytes, folder: Path) -> None:
+    with put(folder, "a.pickle", data).open("rb") as file:
+        safe_pickle.load(file)
+
+
+def packed(data: bytes, folder: Path) -> None:
+    entries = list(geom.from_msgpack(put(folder, "a.msgpack", data), 2))
+    geom.make(entries, conformers=2, form="msgpack")
+
+
+def digit(data: bytes, folder: Path) -> None:
+    put(folder, "t10k-images-idx3-ubyte.gz", data)
+    assert digits.read(folder).unit == "pictures"
+
+
+def spoken(data: bytes, folder: Path) -> None:
+    put(folder, "fsdd.zip", data)
+    assert speech.read(folder).unit == "clips"
+
+
+# ---- a run's folder --------------------------------------------------------------------------------------------------
+
+
+def of_run(name: str) -> Callable[[bytes, Path], None]:
+    """The page of a run, one file of which comes from a stranger."""
+
+    def read(data: bytes, folder: Path) -> None:
+        for file in seeds.run().iterdir():
+            if file.name not in (name, "report.html"):
+                (folder / file.name).symlink_to(file)
+        put(folder, name, data)
+        assert "</html>" in page(read_run(folder))
+
+    return read
+
+
+def file_of_run(name: str) -> Callable[[], list[bytes]]:
+    return lambda: [(seeds.run() / name).read_bytes()]
+
+
+BOTH: tuple[type[Exception], ...] = (ValueError, FileNotFoundError)
+SDF_WORDS = (b"M  END\n", b"$$$$\n", b"M  CHG  1   1  -1\n", b"V3000", b"M  V30 BEGIN ATOM\n", b"M  V30 COUNTS 1 0 0 0 0\n",
+             b"M  V30 END CTAB\n", b">  <a>\n", b"M  RAD  1   1   2\n", b"M  ISO  1   1   2\n", b"999", b"\r")
+TENSOR_WORDS = (b'"dtype":"I64"', b'"shape":[', b'"data_offsets":[', b'"__metadata__"', b"F32", b"BOOL", b"BF16")
+TARGETS: dict[str, Target] = {
+    "targets": Target(targets, lambda: [b"gap=4..5eV\0mu<1", b"alpha=max", b"homo>=-0.2Ha\0cv=30cal/(mol K)"],
+                      (b"..", b"max", b"min", b"eV", b"meV", b"Ha", b"kcal/mol", b"Bohr^3", b"gap=", b"mu<", b"1e9")),
+    "formula": Target(formula, lambda: [b"C7H10O2", b"H2O"], (b"Cl", b"Br", b"99999")),
+    "gaps": Target(gaps, lambda: [b"0.50-0.53,0.60-0.64"], (b"1e9", b"nan", b"inf", b"-")),
+    "spec": Target(spec, lambda: [seeds.SPEC, b"name: b\ntargets:\n- gap: 5\nmolecules: 1\n"],
+                   (b"&a ", b"*a", b"<<: ", b"!!int ", b"!!python/object:", b"0x", b"null", b"postgresql://", b"~", b"xtb:",
+                    b"dft:", b"slurm:", b"scheduler: tcp://h", b"1e99", b"2026-01-01", b"? ", b"- ", b"|\n", b"\\0")),
+    "toml": Target(toml, lambda: [seeds.TOML, b"data = 'digits'\nsize = 28\n[network]\npatch = 1\nlevels = 3\n"],
+                   (b"[run]\n", b"[network]\n", b"nan", b"inf", b"0x", b"[[", b"2026-01-01", b"width = ", b"heads = 0",
+                    b"growth = ", b"size = ", b"kernel = ")),
+    "sdf": Target(sdf, seeds.sdf, SDF_WORDS),
+    "xyz": Target(xyz, seeds.xyz, (b"Properties=", b"species:S:1:", b"pos:R:3", b'Lattice="1 0 0 0 1 0 0 0 1" ',
+                                   b"_JSON ", b"99999999", b"pbc=")),
+    "traj": Target(traj, seeds.traj, (b"- of Ulm", b'"__ndarray__": ', b'"__ase_objtype__": "atoms"', b"constraints.")),
+    "card": Target(card, seeds.cards, (b"null", b"-1", b"1e9", b"9999999", b"[]", b"{}", b"true", b'"members": 2',
+                                       b'"expected"', b'"properties": ["qed"]', b"NaN", b'"elements": ['), longest=8192, mutate=as_json),
+    "weights": Target(weights, seeds.safetensors, TENSOR_WORDS, longest=16384, mutate=as_safetensors),
+    "store": Target(store, seeds.stores, TENSOR_WORDS, mutate=as_safetensors),
+    "signals": Target(signals, seeds.signals, TENSOR_WORDS, mutate=as_safetensors),
+    "atlas": Target(atlas, seeds.atlases, TENSOR_WORDS, mutate=as_safetensors),
+    "picture": Target(picture, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"acTL", b"\xff\xd8\xff", b"II*\0"), mutate=as_png),
+    "mask": Target(mask, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"\xff\xd8\xff", b"II*\0"), mutate=as_png),
+    "sound": Target(sound, seeds.sounds, (b"RIFF", b"WAVE", b"fmt ", b"data", b"fact", b"fLaC", b"\xff\xff\xff\x7f")),
+    "pickle": Target(pickled, seeds.pickles, (b"cposix\nsystem\n", b"\x85", b"\x93", b"R", b"b", b"(", b"\x8d", b"}", b"s")),
+    "plain-pickle": Target(plain_pickle, seeds.pickles, (b"\x85", b"\x93", b"R", b"b", b"(", b"t", b"\x8d", b"}", b"s", b"u")),
+    "msgpack": Target(packed, seeds.packed, (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc7", b"\xa1C", b"\xc0")),
+    "digits": Target(digit, seeds.digits, (b"\x1f\x8b\x08",), mutate=as_gzip),
+    "speech": Target(spoken, seeds.speech, (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"RIFF", b"fmt ", b"data", b".wav"), mutate=as_zip),
+    "run.json": Target(of_run("run.json"), file_of_run("run.json"),
+                       (b"null", b"NaN", b"Infinity", b"1e999", b"[]", b"{}", b"-1", b"true", b'"fragment": "C.C"',
+                        b'"lead": "C"', b'"model": "', b"../", b"\\ud800"), BOTH, mutate=as_json),
+    "results.csv": Target(of_run("results.csv"), file_of_run("results.csv"),
+                          (b"nan", b"inf", b"1e308", b"-1e308", b'"', b"smiles", b"dft_verdict", b",,,"), BOTH),
+    "molecules.sdf": Target(of_run("molecules.sdf"), file_of_run("molecules.sdf"), SDF_WORDS, BOTH),
+    "trajectory.xyz": Target(of_run("trajectory.xyz"), file_of_run("trajectory.xyz"),
+                             (b"molecule=", b"t=nan", b"bonds=", b"inf", b"99999999", b"0-1:2 "), BOTH),
+}
