@@ -154,6 +154,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         reader.check_for(flow)
         if strange := [name for name in wanted if name not in reader.properties]:
             raise TargetError(f"{reader.path.stem} does not know {strange[0]}: it knows {', '.join(reader.properties)}")
+    if strange := [name for name in wanted if name not in flow.prior.ranges]:
+        raise TargetError(f"{flow.path.stem} does not know {strange[0]}: it knows {', '.join(flow.prior.ranges)}")
     atlas = Atlas.beside(flow)
     if atlas is not None:
         atlas = atlas.share(*share)

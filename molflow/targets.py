@@ -93,13 +93,13 @@ def parse_targets(texts: Sequence[str]) -> dict[str, Goal]:
     """``["gap=4..5eV", "mu<1.2D"]`` -> a `Goal` a property. Raises TargetError in one sentence."""
     found: dict[str, Goal] = {}
     for text in texts:
-        match = re.fullmatch(r"\s*([^=<>]*?)\s*(=|[<>]=?)(.*)", text, re.DOTALL)
-        if match is None:
+        sign = re.search(r"=|[<>]=?", text)
+        if sign is None:
             raise TargetError(f"cannot read target {text!r}: write property=value, for example gap=5.0")
-        name, sign, value = match.groups()
+        name, value = text[: sign.start()].strip(), text[sign.end() :]
         if name in found:
             raise TargetError(f"target {name} is given twice; for a range write {name}=LOW..HIGH")
-        found[name] = goal(name, value if sign == "=" else sign[0] + value)
+        found[name] = goal(name, value if sign[0] == "=" else sign[0][0] + value)
     if not found:
         raise TargetError("give at least one target, for example gap=5.0")
     return found
@@ -174,11 +174,11 @@ def _split(name: str, text: str) -> tuple[float, str]:
     """Number and unit. Raises TargetError."""
     if name not in FACTORS:
         raise TargetError(f"unknown property {name!r}: known are {', '.join(FACTORS)}")
-    match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
-    if match is None:
-        raise TargetError(f"cannot read {text.strip()!r} as a value of {name}" + (f" in {UNITS[name]}" if UNITS[name]
-                                                                                   else ""))
-    return float(match[1]), match[2]
+    text = text.strip()
+    number = re.match(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)
+    if number is None:
+        raise TargetError(f"cannot read {text!r} as a value of {name}" + (f" in {UNITS[name]}" if UNITS[name] else ""))
+    return float(number[0]), text[number.end() :].strip()
 
 
 def warnings_for(goals: Mapping[str, Goal], ranges: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -21,6 +21,17 @@ Model = Annotated[str, typer.Option(help="qm9: up to nine heavy atoms. moses3d: 
 Weights = Annotated[Path | None, typer.Option(help="File of weights instead of the model's.")]
 
 
+LONGEST = 500
+"""Letters of what is said in one line."""
+
+
+def printable(text: str) -> str:
+    """Text of strangers, for a terminal: what would move its cursor or turn its direction is spelt out, and the middle
+    of what is too long left out."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2 - 2]} … {text[2 - LONGEST // 2 :]}"
+
+
 class InputError(Exception):
     """What the user gave cannot be used; the message is the whole answer."""
 
@@ -56,7 +67,8 @@ def read(file: Path) -> list:
 
     molecules, skipped = io.read(file)
     for record in skipped:
-        print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
+        print(printable(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}"),
+              file=sys.stderr)
     if skipped:
         print(f"molflow: skipped {len(skipped)} of {len(skipped) + len(molecules)} records", file=sys.stderr)
     if not molecules:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SUFFIXES = ".png", ".jpg", ".jpeg", ".tif", ".tiff"
+BEGINS = {".png": (b"\x89PNG",), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",),
+          ".tif": (b"II", b"MM"), ".tiff": (b"II", b"MM")}
+"""First bytes of a file with each suffix. OpenCV would read many more formats, whatever a file is called."""
+
+SUFFIXES = tuple(BEGINS)
+
+MOST_PIXELS = 2**27
+"""134 megapixels: a few kB of PNG can say to be a thousand."""
 
 
 class FileError(ValueError):
@@ -27,16 +35,21 @@ class Picture:
 
 def read(path: Path) -> Picture:
     """Raises FileError where the file is missing, damaged, animated, transparent, or of another format."""
-    import cv2
-
+    cv2 = _opencv()
     if not path.is_file():
         raise FileError(f"{path} does not exist")
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path} is none of the picture formats {', '.join(SUFFIXES)}")
-    with _quiet():
-        if cv2.imcount(str(path)) > 1:
-            raise FileError(f"{path} is animated or has several pages: give one picture")
-        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    with path.open("rb") as file:
+        if not file.read(4).startswith(BEGINS[path.suffix.lower()]):
+            raise FileError(f"{path} cannot be read as a picture: it is not what its name says")
+    try:
+        with _quiet():
+            if cv2.imcount(str(path)) > 1:
+                raise FileError(f"{path} is animated or has several pages: give one picture")
+            raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise FileError(f"{path} cannot be read as a picture ({' '.join(str(error.err).split())[:200]})") from None
     if raw is None:
         raise FileError(f"{path} cannot be read as a picture")
     if raw.dtype not in (np.uint8, np.uint16):
@@ -51,8 +64,7 @@ def read(path: Path) -> Picture:
 def write(path: Path, picture: Picture) -> None:
     """Write under another name first. JPEG has 8 bits, whatever the picture has. Raises FileError for an unknown
     format."""
-    import cv2
-
+    cv2 = _opencv()
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path} is none of the picture formats {', '.join(SUFFIXES)}")
     bits = 8 if path.suffix.lower() in (".jpg", ".jpeg") else picture.bits
@@ -81,15 +93,21 @@ def read_mask(path: Path, picture: Picture) -> Tensor:
     return known[None, None]
 
 
+def _opencv() -> Any:
+    """It looks for the largest size when it is imported, and nowhere else."""
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
+    import cv2
+
+    return cv2
+
+
 class _quiet:
     """OpenCV without its own words on standard error."""
 
     def __enter__(self) -> None:
-        import cv2
-
+        cv2 = _opencv()
         self.level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
     def __exit__(self, *error: object) -> None:
-        import cv2
-
+        cv2 = _opencv()
         cv2.utils.logging.setLogLevel(self.level)

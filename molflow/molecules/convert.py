@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from rdkit.Geometry import Point3D
 
+from molflow.molecules.elements import MOST_ATOMS
+
 if TYPE_CHECKING:
     from molflow.molecules.batch import MoleculeBatch
 
@@ -174,9 +176,12 @@ def from_rdkit(mol: Chem.Mol) -> Molecule:
         The molecule, without properties.
 
     Raises:
-        ValueError: the molecule has implicit hydrogens (use `Chem.AddHs(mol, addCoords=True)`), no 3D conformer,
-            aromatic bonds with no Kekulé form, or a bond that is not single, double or triple.
+        ValueError: the molecule has more than `MOST_ATOMS` atoms, implicit hydrogens (use
+            `Chem.AddHs(mol, addCoords=True)`), no 3D conformer, aromatic bonds with no Kekulé form, or a bond that is
+            not single, double or triple.
     """
+    if mol.GetNumAtoms() > MOST_ATOMS:
+        raise ValueError(f"{mol.GetNumAtoms()} atoms are more than the {MOST_ATOMS} that a molecule may have")
     mol = Chem.Mol(mol)
     mol.UpdatePropertyCache(strict=False)
     if implicit := sum(atom.GetTotalNumHs() for atom in mol.GetAtoms()):
