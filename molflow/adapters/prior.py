@@ -13,7 +13,6 @@ from molflow.data.speech import de_emphasise, emphasise
 from molflow.nn.unet import UNet, UNetConfig
 from molflow.nn.weights import SHIPPED, Card, WeightsError, built, fill, from_card, read_card
 
-
 MOST_SAMPLES = 2**20
 """Along each axis of what a prior has been trained on."""
 

@@ -132,7 +132,8 @@ def _parse(text: str) -> Mapping[str, Any]:
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise SpecError(f"line {self.peek_event().start_mark.line + 1}: aliases are not known here: write it out")
+                where = self.peek_event().start_mark.line + 1
+                raise SpecError(f"line {where}: aliases are not known here: write it out")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -263,7 +264,8 @@ def _yes_or_no(key: str, value: Any) -> bool:
 
 def _slurm(key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise SpecError(f"{key} must be a mapping such as {{queue: normal, cores: 8, memory: 16GB}}, not {_shown(value)}")
+        raise SpecError(f"{key} must be a mapping such as {{queue: normal, cores: 8, memory: 16GB}}, "
+                        f"not {_shown(value)}")
     return dict(value)
 
 

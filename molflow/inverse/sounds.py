@@ -53,7 +53,7 @@ def read(path: Path) -> Sound:
             if file.format not in FORMATS:
                 raise FileError(f"{path} is neither WAV nor FLAC")
             if file.frames * file.channels > MOST_SAMPLES or file.samplerate not in RATES:
-                raise FileError(f"{path} says it has {file.frames} x {file.channels} samples, {file.samplerate} a second: "
+                raise FileError(f"{path} has {file.frames} x {file.channels} samples, {file.samplerate} a second: "
                                 f"at most {MOST_SAMPLES} are read, {RATES[0]} to {RATES[-1]} a second")
             samples, rate, subtype = file.read(dtype="float32", always_2d=True), file.samplerate, file.subtype
     except (soundfile.LibsndfileError, RuntimeError) as error:

@@ -14,7 +14,7 @@ import torch
 from molflow.campaign import plan
 from molflow.campaign.spec import Spec
 from molflow.conditions import parse_formula
-from molflow.data import digits, geom, safe_pickle, speech
+from molflow.data import digits, geom, speech
 from molflow.data.signals import SignalStore
 from molflow.data.store import MoleculeStore
 from molflow.inverse import pictures, sounds
@@ -30,7 +30,7 @@ from molflow.search import Atlas
 from molflow.targets import Goal, check_targets, parse_targets, warnings_for
 from molflow.training.config import GeneratorConfig, SignalConfig, load
 from tests.fuzzing import seeds
-from tests.fuzzing.mutators import Mutator, as_gzip, as_json, as_png, as_safetensors, as_zip
+from tests.fuzzing.mutators import Inside, in_gzip, in_json, in_png, in_safetensors, in_zip
 
 CPU = "cpu"
 RANGES = dict.fromkeys(("gap", "mu", "alpha"), (0.0, 10.0))
@@ -46,7 +46,7 @@ class Target:
         words: pieces of the format, to be put in.
         refusals: the documented exceptions.
         longest: bytes of an input.
-        mutate: beside libFuzzer's own mutations.
+        inside: changes an input and keeps its format.
     """
 
     read: Callable[[bytes, Path], object]
@@ -54,7 +54,7 @@ class Target:
     words: Sequence[bytes] = ()
     refusals: tuple[type[Exception], ...] = (ValueError,)
     longest: int = 4096
-    mutate: Mutator | None = None
+    inside: Inside | None = None
 
 
 def put(folder: Path, name: str, data: bytes) -> Path:
@@ -218,18 +218,12 @@ def sound(data: bytes, folder: Path) -> None:
 
 
 def pickled(data: bytes, folder: Path) -> None:
-    """As `molflow data prepare geom` takes a file of either kind."""
-    path = put(folder, "train_data.pickle", data)
-    if len(data) % 2:
-        entries = list(geom.from_midi({0: path}, 2))
-    else:
-        entries = [geom.Entry(0, None, mols=tuple(geom.from_file(path, 2)))]
-    assert all(isinstance(entry, geom.Entry) for entry in entries)
+    """A molecule of GEOM's ``rdkit_folder``."""
+    geom.make([geom.Entry(0, None, file=put(folder, "a.pickle", data))], conformers=2, form="rdkit_folder")
 
 
-def plain_pickle(data: bytes, folder: Path) -> None:
-    with put(folder, "a.pickle", data).open("rb") as file:
-        safe_pickle.load(file)
+def midi(data: bytes, folder: Path) -> None:
+    geom.make(geom.from_midi({0: put(folder, "train_data.pickle", data)}, 2), conformers=2, form="midi")
 
 
 def packed(data: bytes, folder: Path) -> None:
@@ -271,6 +265,8 @@ BOTH: tuple[type[Exception], ...] = (ValueError, FileNotFoundError)
 SDF_WORDS = (b"M  END\n", b"$$$$\n", b"M  CHG  1   1  -1\n", b"V3000", b"M  V30 BEGIN ATOM\n", b"M  V30 COUNTS 1 0 0 0 0\n",
              b"M  V30 END CTAB\n", b">  <a>\n", b"M  RAD  1   1   2\n", b"M  ISO  1   1   2\n", b"999", b"\r")
 TENSOR_WORDS = (b'"dtype":"I64"', b'"shape":[', b'"data_offsets":[', b'"__metadata__"', b"F32", b"BOOL", b"BF16")
+PICKLE_WORDS = (b"cposix\nsystem\n", b"cbuiltins\neval\n", b"\x85", b"\x93", b"R", b"b", b"(", b"t", b"\x8d", b"}", b"s", b"u",
+                b"\x94", b"h\0", b"q\0")
 TARGETS: dict[str, Target] = {
     "targets": Target(targets, lambda: [b"gap=4..5eV\0mu<1", b"alpha=max", b"homo>=-0.2Ha\0cv=30cal/(mol K)"],
                       (b"..", b"max", b"min", b"eV", b"meV", b"Ha", b"kcal/mol", b"Bohr^3", b"gap=", b"mu<", b"1e9")),
@@ -287,22 +283,22 @@ TARGETS: dict[str, Target] = {
                                    b"_JSON ", b"99999999", b"pbc=")),
     "traj": Target(traj, seeds.traj, (b"- of Ulm", b'"__ndarray__": ', b'"__ase_objtype__": "atoms"', b"constraints.")),
     "card": Target(card, seeds.cards, (b"null", b"-1", b"1e9", b"9999999", b"[]", b"{}", b"true", b'"members": 2',
-                                       b'"expected"', b'"properties": ["qed"]', b"NaN", b'"elements": ['), longest=8192, mutate=as_json),
-    "weights": Target(weights, seeds.safetensors, TENSOR_WORDS, longest=16384, mutate=as_safetensors),
-    "store": Target(store, seeds.stores, TENSOR_WORDS, mutate=as_safetensors),
-    "signals": Target(signals, seeds.signals, TENSOR_WORDS, mutate=as_safetensors),
-    "atlas": Target(atlas, seeds.atlases, TENSOR_WORDS, mutate=as_safetensors),
-    "picture": Target(picture, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"acTL", b"\xff\xd8\xff", b"II*\0"), mutate=as_png),
-    "mask": Target(mask, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"\xff\xd8\xff", b"II*\0"), mutate=as_png),
+                                       b'"expected"', b'"properties": ["qed"]', b"NaN", b'"elements": ['), longest=8192, inside=in_json),
+    "weights": Target(weights, seeds.safetensors, TENSOR_WORDS, longest=16384, inside=in_safetensors),
+    "store": Target(store, seeds.stores, TENSOR_WORDS, inside=in_safetensors),
+    "signals": Target(signals, seeds.signals, TENSOR_WORDS, inside=in_safetensors),
+    "atlas": Target(atlas, seeds.atlases, TENSOR_WORDS, inside=in_safetensors),
+    "picture": Target(picture, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"acTL", b"\xff\xd8\xff", b"II*\0"), inside=in_png),
+    "mask": Target(mask, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"\xff\xd8\xff", b"II*\0"), inside=in_png),
     "sound": Target(sound, seeds.sounds, (b"RIFF", b"WAVE", b"fmt ", b"data", b"fact", b"fLaC", b"\xff\xff\xff\x7f")),
-    "pickle": Target(pickled, seeds.pickles, (b"cposix\nsystem\n", b"\x85", b"\x93", b"R", b"b", b"(", b"\x8d", b"}", b"s")),
-    "plain-pickle": Target(plain_pickle, seeds.pickles, (b"\x85", b"\x93", b"R", b"b", b"(", b"t", b"\x8d", b"}", b"s", b"u")),
+    "pickle": Target(pickled, lambda: seeds.pickles()[:3], PICKLE_WORDS),
+    "midi": Target(midi, lambda: seeds.pickles()[3:], PICKLE_WORDS),
     "msgpack": Target(packed, seeds.packed, (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc7", b"\xa1C", b"\xc0")),
-    "digits": Target(digit, seeds.digits, (b"\x1f\x8b\x08",), mutate=as_gzip),
-    "speech": Target(spoken, seeds.speech, (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"RIFF", b"fmt ", b"data", b".wav"), mutate=as_zip),
+    "digits": Target(digit, seeds.digits, (b"\x1f\x8b\x08",), inside=in_gzip),
+    "speech": Target(spoken, seeds.speech, (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"RIFF", b"fmt ", b"data", b".wav"), inside=in_zip),
     "run.json": Target(of_run("run.json"), file_of_run("run.json"),
                        (b"null", b"NaN", b"Infinity", b"1e999", b"[]", b"{}", b"-1", b"true", b'"fragment": "C.C"',
-                        b'"lead": "C"', b'"model": "', b"../", b"\\ud800"), BOTH, mutate=as_json),
+                        b'"lead": "C"', b'"model": "', b"../", b"\\ud800"), BOTH, inside=in_json),
     "results.csv": Target(of_run("results.csv"), file_of_run("results.csv"),
                           (b"nan", b"inf", b"1e308", b"-1e308", b'"', b"smiles", b"dft_verdict", b",,,"), BOTH),
     "molecules.sdf": Target(of_run("molecules.sdf"), file_of_run("molecules.sdf"), SDF_WORDS, BOTH),
