@@ -203,7 +203,7 @@ def _check_keys(values: Mapping[Any, Any], known: list[str], inside: str) -> Non
 def _whole(low: int, high: int = LARGEST) -> Callable[[str, Any], int]:
     def read(key: str, value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
-            between = f"of at least {low}" if high == LARGEST else f"from {low} to {high}"
+            between = f"from {low} to {high}" if type(value) is int and value > high else f"of at least {low}"
             raise SpecError(f"{key} must be a whole number {between}, not {_shown(value)}")
         return value
     return read

@@ -17,8 +17,8 @@ BEGINS = {".png": (b"\x89PNG",), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",)
 
 SUFFIXES = tuple(BEGINS)
 
-MOST_PIXELS = 2**27
-"""134 megapixels: a few kB of PNG can say to be a thousand."""
+MOST_PIXELS = 2**26
+"""67 megapixels: a few kB of PNG can say to be a thousand."""
 
 
 class FileError(ValueError):
@@ -58,7 +58,10 @@ def read(path: Path) -> Picture:
         raise FileError(f"{path} has {raw.shape[2]} channels: only grey and colour without transparency are known")
     raw = raw[None] if raw.ndim == 2 else raw[..., ::-1].transpose(2, 0, 1)
     bits = 8 * raw.dtype.itemsize
-    return Picture(torch.from_numpy(raw.astype(np.float32) / ((2**bits - 1) / 2) - 1), bits)
+    pixels = raw.astype(np.float32)
+    pixels /= (2**bits - 1) / 2  # in place: large pictures are large
+    pixels -= 1
+    return Picture(torch.from_numpy(pixels), bits)
 
 
 def write(path: Path, picture: Picture) -> None:

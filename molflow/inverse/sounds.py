@@ -67,7 +67,7 @@ def read(path: Path) -> Sound:
 
 def write(path: Path, sound: Sound) -> None:
     """Write under another name first; what exceeds the full scale is cut off. Raises FileError for an unknown
-    format."""
+    format, or one that does not hold so many channels, or samples a second."""
     import soundfile
 
     if path.suffix.lower() not in SUFFIXES:
@@ -80,6 +80,8 @@ def write(path: Path, sound: Sound) -> None:
         samples = np.ascontiguousarray(sound.samples.cpu().clamp(-1, 1).T.numpy())
         soundfile.write(part, samples, sound.rate, format=form, subtype=subtype)
         os.replace(part, path)
+    except soundfile.LibsndfileError as error:
+        raise FileError(f"{path} cannot be written ({' '.join(str(error).split())})") from None
     finally:
         part.unlink(missing_ok=True)
 

@@ -146,7 +146,7 @@ def traj(data: bytes, folder: Path) -> None:
 
 def card(data: bytes, folder: Path) -> None:
     """Beside the weights that it belongs to."""
-    role = "generator" if b"prior\": {" in data else "guide"
+    role = "generator" if b'prior": {' in data else "guide"
     shutil.copy(seeds.weights()[role], folder / "a.safetensors")
     use(role, folder / "a.safetensors", put(folder, "a.json", data))
 
@@ -159,16 +159,21 @@ def weights(data: bytes, folder: Path) -> None:
 def use(role: str, path: Path, card: Path) -> None:
     if role == "generator":
         flow = Generator.load(path, CPU)
-        size = flow.prior.draw_sizes(1, np.random.default_rng(0), {"gap": (4.0, 5.0)} if "gap" in flow.prior.ranges
-                                     else None)
+        size = flow.prior.draw_sizes(
+            1, np.random.default_rng(0), {"gap": (4.0, 5.0)} if "gap" in flow.prior.ranges else None
+        )
         assert flow.prior.sizes[0] <= size[0] <= flow.prior.sizes[-1]
     else:
         reader = Predictor.load(path, CPU)
         said, doubt = reader.read(collate(seeds.molecules()[:1]))
         reader.expected_errors(doubt)
         assert said.shape == (1, len(reader.properties)) and isinstance(reader.level, str)
-        check_targets({name: goal.inside(reader.card.metrics.get(name, 0.0)) for name, goal in
-                       check_targets({"gap": "4..5"}).items()})
+        check_targets(
+            {
+                name: goal.inside(reader.card.metrics.get(name, 0.0))
+                for name, goal in check_targets({"gap": "4..5"}).items()
+            }
+        )
 
 
 def store(data: bytes, folder: Path) -> None:
@@ -261,47 +266,52 @@ def file_of_run(name: str) -> Callable[[], list[bytes]]:
     return lambda: [(seeds.run() / name).read_bytes()]
 
 
-BOTH: tuple[type[Exception], ...] = (ValueError, FileNotFoundError)
-SDF_WORDS = (b"M  END\n", b"$$$$\n", b"M  CHG  1   1  -1\n", b"V3000", b"M  V30 BEGIN ATOM\n", b"M  V30 COUNTS 1 0 0 0 0\n",
-             b"M  V30 END CTAB\n", b">  <a>\n", b"M  RAD  1   1   2\n", b"M  ISO  1   1   2\n", b"999", b"\r")
-TENSOR_WORDS = (b'"dtype":"I64"', b'"shape":[', b'"data_offsets":[', b'"__metadata__"', b"F32", b"BOOL", b"BF16")
-PICKLE_WORDS = (b"cposix\nsystem\n", b"cbuiltins\neval\n", b"\x85", b"\x93", b"R", b"b", b"(", b"t", b"\x8d", b"}", b"s", b"u",
-                b"\x94", b"h\0", b"q\0")
-TARGETS: dict[str, Target] = {
+SDF_WORDS = (b"M  END\n", b"$$$$\n", b"M  CHG  1   1  -1\n", b"M  V30 BEGIN ATOM\n", b"M  V30 COUNTS 1 0 0 0 0\n",
+             b"M  V30 END CTAB\n", b">  <a>\n", b"M  RAD  1   1   2\n", b"M  ISO  1   1   2\n", b"V3000", b"999", b"\r")
+TENSOR_WORDS = b"\"I64\" \"shape\":[ \"data_offsets\":[ \"__metadata__\" F32 BOOL BF16".split()
+PICKLE_WORDS = (b"cposix\nsystem\n", b"cbuiltins\neval\n", b"\x8d", b"h\0", b"q\0",
+                *(bytes([operation]) for operation in b"\x85\x93\x94Rb(t}su"))
+PICTURE_WORDS = b"IHDR IDAT PLTE tRNS acTL \xff\xd8\xff II*\0".split()
+TEXT: dict[str, Target] = {
     "targets": Target(targets, lambda: [b"gap=4..5eV\0mu<1", b"alpha=max", b"homo>=-0.2Ha\0cv=30cal/(mol K)"],
-                      (b"..", b"max", b"min", b"eV", b"meV", b"Ha", b"kcal/mol", b"Bohr^3", b"gap=", b"mu<", b"1e9")),
-    "formula": Target(formula, lambda: [b"C7H10O2", b"H2O"], (b"Cl", b"Br", b"99999")),
-    "gaps": Target(gaps, lambda: [b"0.50-0.53,0.60-0.64"], (b"1e9", b"nan", b"inf", b"-")),
+                      b".. max min eV meV Ha kcal/mol Bohr^3 gap= mu< 1e9".split()),
+    "formula": Target(formula, lambda: [b"C7H10O2", b"H2O"], b"Cl Br 99999".split()),
+    "gaps": Target(gaps, lambda: [b"0.50-0.53,0.60-0.64"], b"1e9 nan inf -".split()),
     "spec": Target(spec, lambda: [seeds.SPEC, b"name: b\ntargets:\n- gap: 5\nmolecules: 1\n"],
-                   (b"&a ", b"*a", b"<<: ", b"!!int ", b"!!python/object:", b"0x", b"null", b"postgresql://", b"~", b"xtb:",
-                    b"dft:", b"slurm:", b"scheduler: tcp://h", b"1e99", b"2026-01-01", b"? ", b"- ", b"|\n", b"\\0")),
+                   (b"!!int ", b"? ", b"- ", b"|\n", *b"&a *a <<: !!python/object: 0x null ~ xtb: dft: slurm: "
+                    b"1e99 2026-01-01 postgresql:// scheduler: \\0".split())),
     "toml": Target(toml, lambda: [seeds.TOML, b"data = 'digits'\nsize = 28\n[network]\npatch = 1\nlevels = 3\n"],
-                   (b"[run]\n", b"[network]\n", b"nan", b"inf", b"0x", b"[[", b"2026-01-01", b"width = ", b"heads = 0",
-                    b"growth = ", b"size = ", b"kernel = ")),
+                   (b"[run]\n", b"[network]\n", *b"nan inf 0x [[ 2026-01-01 width= heads= growth= size=".split())),
+}
+FILES: dict[str, Target] = {
     "sdf": Target(sdf, seeds.sdf, SDF_WORDS),
-    "xyz": Target(xyz, seeds.xyz, (b"Properties=", b"species:S:1:", b"pos:R:3", b'Lattice="1 0 0 0 1 0 0 0 1" ',
-                                   b"_JSON ", b"99999999", b"pbc=")),
-    "traj": Target(traj, seeds.traj, (b"- of Ulm", b'"__ndarray__": ', b'"__ase_objtype__": "atoms"', b"constraints.")),
-    "card": Target(card, seeds.cards, (b"null", b"-1", b"1e9", b"9999999", b"[]", b"{}", b"true", b'"members": 2',
-                                       b'"expected"', b'"properties": ["qed"]', b"NaN", b'"elements": ['), longest=8192, inside=in_json),
-    "weights": Target(weights, seeds.safetensors, TENSOR_WORDS, longest=16384, inside=in_safetensors),
+    "xyz": Target(xyz, seeds.xyz, (b'Lattice="1 0 0 0 1 0 0 0 1" ', b"_JSON ",
+                                   *b"Properties= species:S:1: pos:R:3 99999999 pbc=".split())),
+    "traj": Target(traj, seeds.traj, (b"- of Ulm", *b'"__ndarray__": "__ase_objtype__":"atoms" constraints.'.split())),
+    "card": Target(card, seeds.cards, b'null -1 1e9 [] {} true "members":2 "expected" NaN "elements":['.split(),
+                   longest=8192, inside=in_json),
+    "weights": Target(weights, seeds.safetensors, TENSOR_WORDS, longest=32768, inside=in_safetensors),
     "store": Target(store, seeds.stores, TENSOR_WORDS, inside=in_safetensors),
     "signals": Target(signals, seeds.signals, TENSOR_WORDS, inside=in_safetensors),
     "atlas": Target(atlas, seeds.atlases, TENSOR_WORDS, inside=in_safetensors),
-    "picture": Target(picture, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"acTL", b"\xff\xd8\xff", b"II*\0"), inside=in_png),
-    "mask": Target(mask, seeds.pictures, (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"\xff\xd8\xff", b"II*\0"), inside=in_png),
-    "sound": Target(sound, seeds.sounds, (b"RIFF", b"WAVE", b"fmt ", b"data", b"fact", b"fLaC", b"\xff\xff\xff\x7f")),
+    "picture": Target(picture, seeds.pictures, PICTURE_WORDS, inside=in_png),
+    "mask": Target(mask, seeds.pictures, PICTURE_WORDS, inside=in_png),
+    "sound": Target(sound, seeds.sounds, (b"fmt ", *b"RIFF WAVE data fact fLaC \xff\xff\xff\x7f".split())),
     "pickle": Target(pickled, lambda: seeds.pickles()[:3], PICKLE_WORDS),
     "midi": Target(midi, lambda: seeds.pickles()[3:], PICKLE_WORDS),
-    "msgpack": Target(packed, seeds.packed, (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc7", b"\xa1C", b"\xc0")),
+    "msgpack": Target(packed, seeds.packed, b"\xdd\xff\xff\xff\xff \xdf\xff\xff\xff\xff \xc7 \xa1C \xc0".split()),
     "digits": Target(digit, seeds.digits, (b"\x1f\x8b\x08",), inside=in_gzip),
-    "speech": Target(spoken, seeds.speech, (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"RIFF", b"fmt ", b"data", b".wav"), inside=in_zip),
-    "run.json": Target(of_run("run.json"), file_of_run("run.json"),
-                       (b"null", b"NaN", b"Infinity", b"1e999", b"[]", b"{}", b"-1", b"true", b'"fragment": "C.C"',
-                        b'"lead": "C"', b'"model": "', b"../", b"\\ud800"), BOTH, inside=in_json),
-    "results.csv": Target(of_run("results.csv"), file_of_run("results.csv"),
-                          (b"nan", b"inf", b"1e308", b"-1e308", b'"', b"smiles", b"dft_verdict", b",,,"), BOTH),
-    "molecules.sdf": Target(of_run("molecules.sdf"), file_of_run("molecules.sdf"), SDF_WORDS, BOTH),
-    "trajectory.xyz": Target(of_run("trajectory.xyz"), file_of_run("trajectory.xyz"),
-                             (b"molecule=", b"t=nan", b"bonds=", b"inf", b"99999999", b"0-1:2 "), BOTH),
+    "speech": Target(spoken, seeds.speech, (b"fmt ", *b"PK\3\4 PK\1\2 PK\5\6 RIFF data .wav".split()), inside=in_zip),
 }
+MISSING = ValueError, FileNotFoundError
+RUNS: dict[str, Target] = {
+    "run.json": Target(of_run("run.json"), file_of_run("run.json"),
+                       b'null NaN Infinity 1e999 [] {} -1 true "fragment":"C.C" "lead":"C" "model": \\ud800'.split(),
+                       MISSING, inside=in_json),
+    "results.csv": Target(of_run("results.csv"), file_of_run("results.csv"),
+                          b'nan inf 1e308 -1e308 " smiles dft_verdict ,,,'.split(), MISSING),
+    "molecules.sdf": Target(of_run("molecules.sdf"), file_of_run("molecules.sdf"), SDF_WORDS, MISSING),
+    "trajectory.xyz": Target(of_run("trajectory.xyz"), file_of_run("trajectory.xyz"),
+                             b"molecule= t=nan bonds= inf 99999999 0-1:2".split(), MISSING),
+}
+TARGETS = TEXT | FILES | RUNS
