@@ -43,10 +43,11 @@ def place(error: BaseException) -> str:
 
 
 class Session:
-    """Counts inputs, and keeps of each fault the shortest; writes both down now and then."""
+    """Counts inputs, and keeps of each fault the shortest; writes both down now and then, and after the last of
+    ``runs``: libFuzzer leaves a forked process without another word."""
 
-    def __init__(self, target: Target, notes: Path) -> None:
-        self.target, self.notes = target, notes
+    def __init__(self, target: Target, notes: Path, runs: int) -> None:
+        self.target, self.notes, self.runs = target, notes, runs
         self.inputs = 0
         self.found: dict[str, tuple[str, bytes]] = {}
         self.begun = time.perf_counter()
@@ -59,7 +60,7 @@ class Session:
         new = words and (kind not in self.found or len(data) < len(self.found[kind][1]))
         if new:
             self.found[kind] = words, data
-        if new or self.inputs % 500 == 0:
+        if new or self.inputs % 100 == 0 or self.inputs >= self.runs:
             self.write()
 
     def write(self) -> None:
