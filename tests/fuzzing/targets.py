@@ -301,7 +301,8 @@ FILES: dict[str, Target] = {
     "sound": Target(sound, seeds.sounds, (b"fmt ", *b"RIFF WAVE data fact fLaC \xff\xff\xff\x7f".split()), slow=10),
     "pickle": Target(pickled, lambda: seeds.pickles()[:3], PICKLE_WORDS),
     "midi": Target(midi, lambda: seeds.pickles()[3:], PICKLE_WORDS),
-    "msgpack": Target(packed, seeds.packed, b"\xdd\xff\xff\xff\xff \xdf\xff\xff\xff\xff \xc7 \xa1C \xc0".split(), slow=10),
+    "msgpack": Target(packed, seeds.packed, b"\xdd\xff\xff\xff\xff \xdf\xff\xff\xff\xff \xc7 \xa1C \xc0".split(),
+                      slow=10),
     "digits": Target(digit, seeds.digits, (b"\x1f\x8b\x08",), inside=in_gzip),
     "speech": Target(spoken, seeds.speech, (b"fmt ", *b"PK\3\4 PK\1\2 PK\5\6 RIFF data .wav".split()), inside=in_zip),
 }
