@@ -77,7 +77,11 @@ def read(file: Path) -> list:
 
 
 def deliver(table: pd.DataFrame, out: Path | None) -> None:
-    """Write a table to a CSV file, whole or not at all, or print it."""
+    """Write a table to a CSV file, whole or not at all, or print it; text of strangers as `molflow.molecules.io.cell`
+    has it."""
+    from molflow.molecules.io import cell
+
+    table = table.map(cell).rename(columns=cell)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(out.name + ".part")

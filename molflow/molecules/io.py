@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ase
 import ase.io
@@ -251,18 +251,25 @@ def _readable(path: Path, what: str) -> Iterator[None]:
 def write_csv(path: str | os.PathLike[str], molecules: Sequence[Molecule]) -> None:
     """Write a line a molecule: name, SMILES (no stereochemistry), InChIKey (with that of the positions), properties.
 
-    What a broken molecule cannot have stays empty.
+    What a broken molecule cannot have stays empty; text that a spreadsheet would calculate is written as `cell` has it.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    rows = [{"name": "", "smiles": molecule.smiles or "", "inchikey": inchikey(molecule), **molecule.properties}
+    said = [{"name": "", "smiles": molecule.smiles or "", "inchikey": inchikey(molecule), **molecule.properties}
             for molecule in molecules]
+    rows = [{cell(key): cell(value) for key, value in row.items()} for row in said]
     columns = dict.fromkeys(["name", "smiles", "inchikey", *(key for row in rows for key in row)])
     with written_whole(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def cell(value: Any) -> Any:
+    """What stands in a CSV file for a value: of text that begins as spreadsheets' formulas do, ``=`` ``+`` ``-`` ``@``,
+    the same with an apostrophe in front, by which they know text. Numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def inchikey(molecule: Molecule) -> str:

@@ -142,7 +142,8 @@ specs = st.fixed_dictionaries(
     {"name": st.from_regex(r"[a-zA-Z][a-z0-9_-]*", fullmatch=True), "targets": targets,
      "molecules": st.integers(1, 10**6)},
     optional={"seed": st.integers(0, 2**63 - 2), "batch": st.integers(1, 1000), "xtb": st.booleans(),
-              "dft": st.none() | st.fixed_dictionaries({"best": st.integers(1, 2**63 - 1)}, optional={"relax": st.booleans()}),
+              "dft": st.none() | st.fixed_dictionaries({"best": st.integers(1, 2**63 - 1)},
+                                                       optional={"relax": st.booleans()}),
               "workers": st.integers(1, 64)})
 
 
