@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import BENCHMARKS
+from molflow.extras import needed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="What molflow achieves and what it costs.")
@@ -27,7 +28,7 @@ class InputError(ValueError):
 def list_() -> None:
     """Name and subject of every benchmark."""
     for name, module in BENCHMARKS.items():
-        print(f"{name:18} {_subject(module)}")
+        print(f"{name:18} {subject(module)}")
 
 
 @app.command()
@@ -78,7 +79,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _subject(module: str) -> str:
+def subject(module: str) -> str:
     """The first line of a module's docstring, read without importing it."""
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None
@@ -88,7 +89,8 @@ def _subject(module: str) -> str:
 def main() -> None:
     """Exit status 2 for bad input, 1 for work that failed, one sentence either way."""
     try:
-        app()
+        with needed():
+            app()
     except (ValueError, FileExistsError, NotADirectoryError) as error:
         _fail(str(error), 2)
     except (OSError, MemoryError, RuntimeError) as error:

@@ -22,6 +22,7 @@ from benchmarks.tables import Picture, Table, number
 from molflow.adapters import audio
 from molflow.adapters.adapter import Adapter
 from molflow.data.speech import LOUDNESS
+from molflow.extras import require
 from molflow.nn.weights import SHIPPED
 
 WEIGHTS = ("speech",)
@@ -38,6 +39,7 @@ DIGITS = 5
 def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0,
         weights: Path = SHIPPED) -> dict[str, Any]:
     """``n`` clips a task. Raises DataError, ValueError or WeightsError where something is missing."""
+    require("pystoi")
     adapter = prior(weights)
     clean, other = sounds.clean(n, adapter.shape[-1], seed)
     tasks, validation = ({task: (sounds.problem(task, x, adapter, seed + 1), x) for task in sounds.TASKS}

@@ -21,6 +21,7 @@ from benchmarks.inverse.rivals import total_variation, wavelets
 from benchmarks.record import Parts
 from benchmarks.tables import Picture, Table, number
 from molflow.adapters import image
+from molflow.extras import require
 from molflow.nn.weights import SHIPPED
 
 WEIGHTS = "digits", "photos"
@@ -36,6 +37,7 @@ SHOWN = 8
 def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0, signals: str = "digits",
         weights: Path = SHIPPED) -> dict[str, Any]:
     """``n`` pictures a task. Raises DataError, ValueError or WeightsError where something is missing."""
+    require("flip_evaluator")
     tasks, validation = problems(signals, n, seed, weights)
     rows = race(METHODS, tasks, validation, judge, "psnr", parts=parts, show=show, seed=seed)
     held = memory(METHODS, functools.partial(example, signals, weights), parts, seed)

@@ -116,7 +116,7 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
     files = [f"{name}.{picture.name}.png" for picture in pictures]
     for file, picture in zip(files, pictures, strict=True):
         write(out / file, picture.png)
-    page = [_headline(record), *(table.markdown() for table in tables),
+    page = [headline(record), *(table.markdown() for table in tables),
             *(picture.markdown(file) for file, picture in zip(files, pictures, strict=True))]
     write(out / f"{name}.md", "\n\n".join(page) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width of its own
@@ -168,7 +168,7 @@ def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return digests
 
 
-def _headline(record: dict[str, Any]) -> str:
+def headline(record: dict[str, Any]) -> str:
     machine = record["machine"]
     commit = f"{record['commit']}{' with changes' if record['dirty'] else ''}"
     return (f"# {record['name']}\n\n"

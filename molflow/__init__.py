@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from molflow.designer import DesignRun, design, sample
     from molflow.grade import evaluate, likelihood, predict
+    from molflow.installation import info
     from molflow.report import write_report
     from molflow.search import Budget
     from molflow.verification import Verdict, verify
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "DesignRun", "Verdict", "__version__", "design", "evaluate", "likelihood", "predict", "sample",
-           "verify", "write_report"]
+__all__ = ["Budget", "DesignRun", "Verdict", "__version__", "design", "evaluate", "info", "likelihood", "predict",
+           "sample", "verify", "write_report"]
 
 _HOME = {"Budget": "search", "DesignRun": "designer", "design": "designer", "sample": "designer",
-         "evaluate": "grade", "likelihood": "grade", "predict": "grade", "write_report": "report",
-         "Verdict": "verification", "verify": "verification"}
+         "evaluate": "grade", "info": "installation", "likelihood": "grade", "predict": "grade",
+         "write_report": "report", "Verdict": "verification", "verify": "verification"}
 
 
 def __getattr__(name: str) -> Any:

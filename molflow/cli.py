@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from molflow import __version__
 from molflow.commands import campaign, data, train
 from molflow.commands.console import InputError, printable
 from molflow.commands.design import design, sample, write_report
 from molflow.commands.grade import evaluate, likelihood, predict, verify
+from molflow.commands.info import info
 from molflow.commands.restore import restore
+from molflow.extras import needed
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Molecules with the properties you ask for.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 app.command()(design)
 app.command("report")(write_report)
-for command in (sample, predict, likelihood, evaluate, verify, restore):
+for command in (sample, predict, likelihood, evaluate, verify, restore, info):
     app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(train.app, name="train")
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"molflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_tell_version,
+                                          help="Print the version and leave.")] = False,
+) -> None:
+    """Molecules with the properties you ask for."""
+
+
 def main() -> None:
     """Run the command line. Exit status 2 for bad input, 1 for work that failed, one sentence either way."""
     try:
-        app(standalone_mode=True)
+        with needed():
+            app(standalone_mode=True)
     except (InputError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         fail(sentence(error), 2)
     except (OSError, MemoryError, RuntimeError) as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,8 @@ from molflow.nn.weights import Card, save_weights
 # Time limits on single examples would only measure how busy the machine is.
 settings.register_profile("molflow", deadline=None)
 settings.load_profile("molflow")
+
+SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @pytest.fixture
@@ -45,6 +49,21 @@ def molflow(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         return subprocess.CompletedProcess(words, ended.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium with software WebGL; a test that needs one is skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        here = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        here = here or playwright.chromium.executable_path
+        if not Path(here).exists():
+            pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+        chromium = playwright.chromium.launch(executable_path=here, args=SOFTWARE_GL)
+        sync_api.expect.set_options(timeout=60_000)  # software GL on a busy machine takes its time
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

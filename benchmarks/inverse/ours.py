@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.inverse.problem import Problem, Solved
 from molflow.inverse.posterior import Averaging, average
 
-EFFORTS = ({"steps": 2}, {"steps": 12}, {"steps": Averaging.steps})
+EFFORTS = ({"steps": 3}, {"steps": 2 * Averaging.steps}, {"steps": Averaging.steps})
 
 
 def solve(problem: Problem, *, seed: int, steps: int) -> Solved:

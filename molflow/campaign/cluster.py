@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from molflow.campaign.extra import needed
 from molflow.campaign.spec import Spec, SpecError
 from molflow.campaign.work import FATAL
+from molflow.extras import needed
 from molflow.parallel import Crash
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from ase.db.row import AtomsRow
 
 from molflow import __version__
 from molflow.campaign import lock
-from molflow.campaign.extra import needed
 from molflow.campaign.plan import Batch, Record
 from molflow.campaign.spec import Spec
 from molflow.campaign.work import Result, Values, trusted
+from molflow.extras import needed
 from molflow.molecules.convert import Molecule
 from molflow.nn.property import PROPERTIES
 from molflow.verification import VERIFIED

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from molflow.campaign.extra import needed
+from molflow.extras import needed
 
 
 class Busy(RuntimeError):

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from molflow.campaign.extra import needed
 from molflow.campaign.work import budget_fields, check
+from molflow.extras import needed
 from molflow.verification import Method
 
 LARGEST_BATCH = 1000

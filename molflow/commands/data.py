@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from molflow.commands.console import Device, InputError, Overwrite, Weights, check_free, live
+from molflow.extras import require
 
 app = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
 
@@ -74,6 +75,7 @@ def label(
     from molflow.data.store import MoleculeStore, data_folder
     from molflow.labelling import label as run_label
 
+    require("tblite")
     out = out or data_folder() / f"{name}-xtb.safetensors"
     check_free(overwrite, out)
     store = MoleculeStore.load(data_folder() / f"{name}.safetensors")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from molflow.commands.console import Overwrite, check_free
+from molflow.extras import require
 
 if TYPE_CHECKING:
     from molflow.training.generator import GeneratorTask
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Train the networks.")
 
+LEARNING = "lightning", "tensorboard"
+"""What training needs beyond the core; asked for first, before data are."""
 
 Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator, "
                                            "moses3d, moses3d-guide, moses3d-xtb-guide, geom-drugs, digits, photos, "
@@ -39,6 +42,7 @@ def train_generator(out: Out, config: Config = "generator", data: Data = None, r
     from molflow.training.config import GeneratorConfig, load
     from molflow.training.generator import GeneratorTask
 
+    require(*LEARNING)
     chosen = load(GeneratorConfig, config)
     task = GeneratorTask(chosen, MoleculeStore.load(data or _prepared(chosen.data)))
     _train(task, "generator", out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
@@ -54,6 +58,7 @@ def train_reflow(out: Out, start: Annotated[Path, typer.Option(help="Weights of 
     from molflow.training.config import GeneratorConfig, load
     from molflow.training.reflow import ReflowTask
 
+    require(*LEARNING)
     couplings = MoleculeStore.cat([MoleculeStore.load(file) for file in pairs])
     chosen = load(GeneratorConfig, config)
     task = ReflowTask(chosen, MoleculeStore.load(data or _prepared(chosen.data)), couplings)
@@ -69,6 +74,7 @@ def train_property(out: Out, config: Config = "guide", data: Data = None, resume
     from molflow.training.config import PropertyTraining, load
     from molflow.training.properties import PropertyTask
 
+    require(*LEARNING)
     chosen = load(PropertyTraining, config)
     task = PropertyTask(chosen, MoleculeStore.load(data or _prepared(chosen.data)))
     _train(task, "property", out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
@@ -101,6 +107,7 @@ def train_prior(out: Out, config: Config = "digits", data: Data = None, resume: 
     from molflow.training.config import SignalConfig, load
     from molflow.training.signals import SignalTask
 
+    require(*LEARNING)
     chosen = load(SignalConfig, config)
     task = SignalTask(chosen, SignalStore.load(data or _prepared(chosen.data)))
     _train(task, chosen.data, out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)

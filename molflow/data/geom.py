@@ -28,6 +28,7 @@ from molflow.data.records import Record, Unsound, pack
 from molflow.data.safe_pickle import PickledMol
 from molflow.data.shards import Made, Shards
 from molflow.data.store import PARTS, DataError, MoleculeStore, in_a_line
+from molflow.extras import require
 from molflow.molecules.convert import Molecule, from_rdkit
 from molflow.molecules.druglike import scores_of
 from molflow.molecules.elements import GEOM_DRUGS, MOST_ATOMS
@@ -88,7 +89,7 @@ def _parts(found: Iterator[Entry]) -> Iterator[list[Entry]]:
 
 
 def recognise(source: Path, conformers: int) -> tuple[str, Iterator[Entry]]:
-    """The name of the form that a folder has, and its molecules. Raises DataError."""
+    """The name of the form that a folder has, and its molecules. Raises DataError, ExtraMissing."""
     if not source.is_dir():
         raise DataError(f"no folder at {source}: --source wants one with GEOM-Drugs in one of its public forms")
     files = next((sorted(folder.glob("*.pickle")) for folder in (source / "drugs", source / "rdkit_folder" / "drugs")
@@ -101,6 +102,7 @@ def recognise(source: Path, conformers: int) -> tuple[str, Iterator[Entry]]:
     if splits:
         forms["midi"] = from_midi(splits, conformers)
     if crude.is_file():
+        require("msgpack")
         forms["msgpack"] = from_msgpack(crude, conformers)
     if len(forms) != 1:
         what = f"GEOM-Drugs in several forms ({', '.join(forms)})" if forms else "no known form of GEOM-Drugs"

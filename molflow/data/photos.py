@@ -1,7 +1,7 @@
-"""Photographs to cut patches from: those among the backgrounds of three Debian packages.
+"""Photographs to cut patches from: those among the backgrounds of four Debian packages.
 
-Unpacked with ``apt-get download mate-backgrounds plasma-workspace-wallpapers && dpkg -x``. Both packages hold drawings
-too; photographs are named here one by one.
+Unpacked with ``apt-get download mate-backgrounds plasma-workspace-wallpapers lomiri-wallpapers-16.04
+lomiri-wallpapers-20.04 && dpkg -x``. They hold drawings too; photographs are named here one by one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ MATE = ("Aqua", "Blinds", "Dune", "FreshFlower", "GreenMeadow", "LadyBird", "Rai
         "YellowFlower")
 PLASMA = ("BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf", "Grey", "Kite",
           "OneStandsOut", "summer_1am")
+LOMIRI = ("Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Kleiber_by_Lukas_Baubkus", "Picture_0B_by_freespace",
+          "Picture_1A_by_freespace", "Wine_by_Jakkub_Mede", "aitzgorri_by_Aitzol_Berasategi", "free_by_Peter_Nerlich",
+          "friends_by_Aitzol_Berasategi", "greentock_by_Peter_Nerlich", "life_by_Aitzol_Berasategi",
+          "picosdeeuropa_by_Aitzol_Berasategi", "seeding_by_Clements_Engelhardt", "sunset_by_Aitzol_Berasategi")
 HELD_OUT = "usr/share/backgrounds/mate/nature/Garden.jpg", "usr/share/wallpapers/Path/contents/images/2560x1600.jpg"
 TRAIN = (*(f"usr/share/backgrounds/mate/nature/{name}.jpg" for name in MATE),
-         *(f"usr/share/wallpapers/{name}/contents/images/2560x1600.jpg" for name in PLASMA))
+         *(f"usr/share/wallpapers/{name}/contents/images/2560x1600.jpg" for name in PLASMA),
+         *(f"usr/share/backgrounds/{name}.jpg" for name in LOMIRI))
 
-WIDTHS = 320, 640, 1280
+WIDTHS = 320, 480, 640
 """Pixels to which each photograph is reduced: at full size there is little to see in 32 pixels but blur and grain."""
 
 
@@ -31,8 +36,8 @@ def read(folder: Path) -> SignalStore:
     """The photographs under ``folder``, where the packages were unpacked, at several sizes. Raises DataError."""
     train = [size for name in TRAIN for size in _sizes(folder / name)]
     held_out = [size for name in HELD_OUT for size in _sizes(folder / name)]
-    return SignalStore(train, held_out, f"{len(TRAIN)} photographs of Debian's mate-backgrounds and "
-                                        f"plasma-workspace-wallpapers, {', '.join(map(str, WIDTHS))} pixels wide")
+    return SignalStore(train, held_out, f"{len(TRAIN)} photographs of Debian's mate-backgrounds, plasma-workspace-"
+                                        f"wallpapers and lomiri-wallpapers, {', '.join(map(str, WIDTHS))} pixels wide")
 
 
 def _sizes(path: Path) -> list[Tensor]:

@@ -36,13 +36,14 @@ class SignalStore:
         return "pictures" if self.train[0].dtype == torch.uint8 else "clips"
 
     def crops(self, count: int, size: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
-        """Crops (count, C, size, ...) in [-1, 1], every place of every signal as likely as any other.
+        """Crops (count, C, size, ...) in [-1, 1], of each signal in proportion to its length, of a picture to that of a
+        side: the larger sizes of the same pictures, which are smoother, would else be nearly all that is seen.
 
         A signal shorter than ``size`` lies at a random place among zeros: silence, or black.
         """
         stacks = self.held_out if held_out else self.train
-        places = torch.tensor([len(x) * max(1.0, x[0, 0].numel() / size ** x[0, 0].dim()) for x in stacks])
-        chosen = torch.multinomial(places, count, replacement=True, generator=generator).tolist()
+        weights = torch.tensor([len(x) * max(1.0, x[0, 0].numel() ** (1 / x[0, 0].dim()) / size) for x in stacks])
+        chosen = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
         return torch.stack([_crop(stacks[i], size, generator) for i in chosen])
 
     def save(self, path: Path) -> None:

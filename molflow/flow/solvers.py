@@ -154,8 +154,8 @@ def integrate_adaptive(
 
     Raises:
         AssertionError: from torchdiffeq, if the step size underflows.
+        ModuleNotFoundError: torchdiffeq is not installed; the extra `benchmarks` brings it.
     """
-    # Imported here: training and fixed-grid sampling must run where torchdiffeq is not installed.
     from torchdiffeq import odeint
 
     keys = list(x)

@@ -193,14 +193,16 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], right: Tensor, steps
     x = torch.zeros_like(right)
     rest = along = right
     first = square = dot(rest, rest)
+    least = (8 * torch.finfo(right.dtype).eps) ** 2 * first  # what is left below that is rounding, and leads anywhere
     for _ in range(steps):
         image = matrix(along)
-        going = square > 1e-20 * first
-        length = torch.where(going, square / dot(along, image).clamp_min(1e-30), 0)
+        bend = dot(along, image)
+        going = (square > least) & (bend > 0)
+        length = torch.where(going, square / bend, 0)
         x = x + per_sample(length, x) * along
         rest = rest - per_sample(length, x) * image
         before, square = square, dot(rest, rest)
-        along = rest + per_sample(torch.where(going, square / before.clamp_min(1e-30), 0), x) * along
+        along = rest + per_sample(torch.where(going, square / before, 0), x) * along
     return x
 
 

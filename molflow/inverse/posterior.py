@@ -42,8 +42,8 @@ class Averaging:
         solves: steps of conjugate gradients at each time.
     """
 
-    draws: int = 4
-    steps: int = 6
+    draws: int = 2
+    steps: int = 9
     begin: float = 0.3
     end: float = 0.95
     solves: int = 2

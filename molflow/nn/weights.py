@@ -93,8 +93,8 @@ def shipped(model: str, role: str) -> Path:
     return MODELS[model] / f"{role}.safetensors"
 
 
-def read_card(path: Path, kind: str) -> Card:
-    """The card beside a file of weights. Raises WeightsError in one sentence."""
+def read_card(path: Path, kind: str | None) -> Card:
+    """The card beside a file of weights of that kind, or of any. Raises WeightsError in one sentence."""
     card = path.with_suffix(".json")
     for file in (path, card):
         if not file.is_file():
@@ -105,7 +105,7 @@ def read_card(path: Path, kind: str) -> Card:
             raise WeightsError(f"{card} is not a molflow weights card")
         read = Card(**values)
         read.check()
-    if read.kind != kind:
+    if kind and read.kind != kind:
         raise WeightsError(f"{path} holds a {str(read.kind)[:40]!r} model, not a {kind} model")
     return read
 

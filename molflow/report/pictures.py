@@ -73,11 +73,15 @@ def draw_optimisation(run: DesignRun) -> Figure:
 
 def _draw_course(axes: Axes, run: DesignRun) -> None:
     """A molecule that was never whole has no line."""
+    from matplotlib.ticker import LogFormatter
+
     course = np.where(np.isfinite(run.history), run.history, np.nan).clip(LEAST)
     lines = axes.plot(course, color="tab:blue", alpha=min(0.7, 0.1 + 10 / course.shape[1]), lw=1, marker=".", ms=4)
     never = np.isnan(course).all(0).sum()
     lines[0].set_label("a molecule" + (f" ({never} never whole)" if never else ""))
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # plain numbers, and no crowd of them
     axes.locator_params("x", integer=True, min_n_ticks=1)
     axes.set(xlim=(-0.5, len(course) - 0.5), xlabel="round of the search (0: where it began)",
              ylabel="miss by the guide, all targets together / its resolution")

@@ -19,21 +19,7 @@ from molflow.molecules.convert import Molecule
 from molflow.molecules.io import read_sdf
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 TARGETS = {"gap": 5.0, "mu": 1.5}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        here = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        here = here or playwright.chromium.executable_path
-        if not Path(here).exists():
-            pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-        chromium = playwright.chromium.launch(executable_path=here, args=SOFTWARE_GL)
-        sync_api.expect.set_options(timeout=60_000)  # software GL on a busy machine takes its time
-        yield chromium
-        chromium.close()
 
 
 class Page:
