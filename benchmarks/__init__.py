@@ -28,4 +28,5 @@ BENCHMARKS = {
     "campaign-kill": "benchmarks.campaign_kill",
     "druglike-unconditional": "benchmarks.druglike_unconditional",
     "scaling": "benchmarks.scaling",
+    "fuzzing": "benchmarks.fuzzing",
 }

@@ -9,7 +9,7 @@ import typer
 
 from molflow import __version__
 from molflow.commands import campaign, data, train
-from molflow.commands.console import InputError
+from molflow.commands.console import InputError, printable
 from molflow.commands.design import design, sample, write_report
 from molflow.commands.grade import evaluate, likelihood, predict, verify
 from molflow.commands.info import info
@@ -57,8 +57,8 @@ def main() -> None:
 def sentence(error: BaseException) -> str:
     """What an exception says, in one line and without the operating system's number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return printable(f"{error.filename}: {error.strerror}")
+    return printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
 
 
 def fail(message: str, status: int) -> None:

@@ -35,7 +35,7 @@ def parse_formula(text: str, elements: Sequence[int] = QM9.elements) -> dict[str
     text = text.strip()
     found: dict[str, int] = {}
     known = [SYMBOL_OF[number] for number in elements]
-    if not re.fullmatch(r"(?:[A-Z][a-z]?\d*)+", text):
+    if not re.fullmatch(r"(?:[A-Z][a-z]?\d{0,9})+", text):
         raise TargetError(f"cannot read {text!r} as a formula: write it as C7H10O2")
     for element, count in re.findall(r"([A-Z][a-z]?)(\d*)", text):
         if element not in known:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow.models import LIKELIHOOD_STEPS, Generator, Predictor
-from molflow.molecules.convert import Molecule, collate
+from molflow.molecules.convert import Molecule, collated
 from molflow.molecules.elements import Vocabulary
 from molflow.molecules.io import Molecules, read
 from molflow.molecules.metrics import evaluate as _metrics
@@ -38,8 +38,8 @@ def predict(molecules: Molecules, *, model: Path | str = "evaluator", device: st
     strange = [sorted(set(m.numbers.tolist()) - known) for m in read_in]
     fit = [i for i, elements in enumerate(strange) if not elements]
     table = pd.DataFrame(float("nan"), index=range(len(read_in)), columns=list(predictor.network.properties))
-    if fit:
-        table.loc[fit] = predictor.predict(collate([read_in[i] for i in fit])).double().numpy()
+    for places, batch in collated([read_in[i] for i in fit]):
+        table.loc[[fit[place] for place in places]] = predictor.predict(batch).double().numpy()
     table.insert(0, "smiles", [m.smiles for m in read_in])
     table["note"] = [f"elements {elements} are unknown to the model" if elements else "" for elements in strange]
     return table
@@ -85,9 +85,9 @@ def likelihood(
     fit = [i for i, note in enumerate(notes) if not note]
     said = np.full((draws, len(read_in)), np.nan)
     for draw, own_seed in enumerate(np.random.SeedSequence(seed).generate_state(draws).tolist()):
-        if fit:
-            batch = collate([read_in[i] for i in fit])
-            said[draw, fit] = flow.log_likelihood(batch, steps=steps, probes=probes, seed=own_seed).numpy()
+        for places, batch in collated([read_in[i] for i in fit]):
+            bounds = flow.log_likelihood(batch, steps=steps, probes=probes, seed=own_seed)
+            said[draw, [fit[place] for place in places]] = bounds.numpy()
         if progress:
             progress("likelihood", (draw + 1) / draws)
     error = said.std(0, ddof=1) / draws**0.5 if draws > 1 else np.full(len(read_in), np.nan)

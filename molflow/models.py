@@ -22,7 +22,7 @@ from molflow.nn.anchored import Anchor, AnchoredField
 from molflow.nn.ensemble import Ensemble
 from molflow.nn.property import PROPERTIES, RESOLUTION, UNITS, PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import MoleculeField, PureField, VelocityConfig, VelocityNetwork
-from molflow.nn.weights import MODELS, SHIPPED, Card, WeightsError, fill, read_card, shipped
+from molflow.nn.weights import MODELS, SHIPPED, Card, WeightsError, built, fill, from_card, read_card, shipped
 
 STEPS = 20
 """Adams-Bashforth steps of a flow, and its NFE; `qm9-steps` among the benchmarks compares solvers and grids."""
@@ -40,6 +40,9 @@ have to reach 23 standard deviations to turn a class into another."""
 
 PAIRS = 128 * 64**2
 """Of atoms, at most in what is sampled at once."""
+
+MOST_MEMBERS = 64
+"""Networks of an ensemble."""
 
 EXPECTED = "expected"
 """Under this name a card says what errors to expect of readings: for each property a and b of a + b doubt."""
@@ -75,12 +78,10 @@ class Generator:
         where = pick_device(device)
         path = path or SHIPPED / "generator.safetensors"
         card = read_card(path, "generator")
-        try:
-            vocabulary = card.words()
-            network = VelocityNetwork(vocabulary, VelocityConfig(**card.network))
+        with from_card(path):
+            vocabulary, config = card.words(), VelocityConfig(**card.network)
             prior = Prior.from_json(card.prior or {})
-        except (TypeError, KeyError, ValueError) as error:
-            raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
+            network = built(lambda: VelocityNetwork(vocabulary, config), path)
         fill(network, path)
         return cls(network.eval().requires_grad_(False).to(where), prior, card, path, where, vocabulary)
 
@@ -199,15 +200,16 @@ class Predictor:
         path = shipped(model or "qm9", role) if named else Path(path)
         card = read_card(path, "property")
         settings = dict(card.network)
-        try:
+        with from_card(path):
             vocabulary, properties = card.words(), tuple(card.properties or PROPERTIES)
             count = int(settings.pop("members", 1))
-            members = [PropertyNetwork(len(vocabulary.elements), PropertyConfig(**settings), properties)
-                       for _ in range(count)]
-            network = Ensemble(members, None, card.resolution or RESOLUTION)
-        except (TypeError, ValueError, KeyError) as error:
-            raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
-        fill(network if "members" in card.network else members[0], path)
+            if not 1 <= count <= MOST_MEMBERS:
+                raise ValueError(f"members must be 1 to {MOST_MEMBERS}, not {count}")
+            config = PropertyConfig(**settings)
+            network = built(lambda: Ensemble([PropertyNetwork(len(vocabulary.elements), config, properties)
+                                              for _ in range(count)], None, card.resolution or RESOLUTION), path)
+            _check_metrics(card, properties)
+        fill(network if "members" in card.network else network.members[0], path)
         return cls(network.eval().requires_grad_(False).to(where), card, path, where, vocabulary)
 
     @property
@@ -267,3 +269,11 @@ class Predictor:
         known = self.card.metrics.get(EXPECTED, {})
         a, b = torch.tensor([known.get(name, (0.0, 0.0)) for name in self.network.properties]).to(doubts).T
         return a + b * doubts[..., None]
+
+
+def _check_metrics(card: Card, properties: tuple[str, ...]) -> None:
+    """Raise TypeError, ValueError or RuntimeError where the errors that a card speaks of are no numbers."""
+    known = card.metrics.get(EXPECTED, {})
+    errors = torch.tensor([[card.metrics.get(name, 0.0), *known.get(name, (0.0, 0.0))] for name in properties])
+    if errors.shape != (len(properties), 3) or not (errors >= 0).all():
+        raise ValueError("an error is not a number of at least 0")

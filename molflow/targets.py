@@ -100,13 +100,13 @@ def parse_targets(texts: Sequence[str]) -> dict[str, str]:
     TargetError in one sentence."""
     found: dict[str, str] = {}
     for text in texts:
-        match = re.fullmatch(r"\s*([^=<>]*?)\s*(=|[<>]=?)(.*)", text, re.DOTALL)
-        if match is None:
+        sign = re.search(r"=|[<>]=?", text)
+        if sign is None:
             raise TargetError(f"cannot read target {text!r}: write property=value, for example gap=5.0")
-        name, sign, value = match.groups()
+        name, value = text[: sign.start()].strip(), text[sign.end() :]
         if name in found:
             raise TargetError(f"target {name} is given twice; for a range write {name}=LOW..HIGH")
-        found[name] = value if sign == "=" else sign[0] + value
+        found[name] = value if sign[0] == "=" else sign[0][0] + value
     if not found:
         raise TargetError("give at least one target, for example gap=5.0")
     return found
@@ -188,11 +188,11 @@ def _split(name: str, text: str, units: Mapping[str, str]) -> tuple[float, str]:
     """Number and unit. Raises TargetError."""
     if name not in units:
         raise TargetError(f"unknown property {name!r}: known are {', '.join(units)}")
-    match = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
-    if match is None:
-        raise TargetError(f"cannot read {text.strip()!r} as a value of {name}"
-                          + (f" in {units[name]}" if units[name] else ""))
-    return float(match[1]), match[2]
+    text = text.strip()
+    number = re.match(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)
+    if number is None:
+        raise TargetError(f"cannot read {text!r} as a value of {name}" + (f" in {units[name]}" if units[name] else ""))
+    return float(number[0]), text[number.end() :].strip()
 
 
 def warnings_for(goals: Mapping[str, Goal], ranges: Mapping[str, tuple[float, float]],

@@ -28,7 +28,8 @@ def test_every_real_molecule_has_its_formula(qm9: list[Molecule]):
 
 @pytest.mark.parametrize(("text", "words"), [
     ("", "cannot read"), ("7C", "cannot read"), ("c7h8", "cannot read"), ("C7 H8", "cannot read"), ("C7H8Br", "not Br"),
-    ("C2H7", "unpaired"), ("C2H8", "too many hydrogens"), ("C1H4O0", "0 times"), ("CH3", "unpaired")])
+    ("C2H7", "unpaired"), ("C2H8", "too many hydrogens"), ("C1H4O0", "0 times"), ("CH3", "unpaired"),
+    ("C" + "1" * 5000, "cannot read"), ("CH" * 50_000 + "!", "cannot read")])
 def test_what_cannot_be_a_molecule_is_said_in_one_sentence(text, words):
     with pytest.raises(TargetError, match=words) as caught:
         parse_formula(text)

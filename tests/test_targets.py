@@ -192,3 +192,11 @@ def test_a_target_out_of_range_is_warned_of_with_the_range():
         "gap=25 eV lies outside what the model has seen (0.67 to 16.93): expect misses",
         "mu<-1 D lies outside what the model has seen (0.00 to 29.56): expect misses",
     ]
+
+
+def test_the_time_to_read_a_target_grows_with_its_length_only():
+    """A regular expression that tried every way to share out the spaces took minutes for two thousand."""
+    many = 200_000
+    for text in (" " * many, "gap=" + "1" * many + "\nx", "gap=5" + " " * many + "x\ny", "gap" + " " * many):
+        with pytest.raises(TargetError):
+            parse_targets([text])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import torch
 from molflow.adapters.adapter import Adapter, plain
 from molflow.data.speech import de_emphasise, emphasise
 from molflow.nn.unet import UNet, UNetConfig
-from molflow.nn.weights import SHIPPED, Card, WeightsError, fill, read_card
+from molflow.nn.weights import SHIPPED, Card, WeightsError, built, fill, from_card, read_card
+
+MOST_SAMPLES = 2**20
+"""Along each axis of what a prior has been trained on."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,17 @@ def load(name: str | Path, dims: int, size: tuple[int, ...] | None, device: str)
     shipped = isinstance(name, str) and not name.endswith(".safetensors")
     path = SHIPPED / f"{name}.safetensors" if shipped else Path(name)
     card = read_card(path, "signal")
-    try:
+    with from_card(path):
         config, settings = UNetConfig(**card.network), card.training["settings"]
-        learnt, amount, scale = settings["size"], settings["emphasis"], settings["scale"]
-    except (TypeError, KeyError) as error:
-        raise WeightsError(f"{path.with_suffix('.json')} is damaged ({error})") from None
+        learnt, amount, scale = int(settings["size"]), float(settings["emphasis"]), float(settings["scale"])
+        if not (0 < learnt <= MOST_SAMPLES and 0 <= amount < 1 and 0 < scale < math.inf):
+            raise ValueError("size, emphasis or scale cannot be")
+        network = built(lambda: UNet(config), path)
     if config.dims != dims:
         raise WeightsError(f"{path} is a prior of {'pictures' if config.dims == 2 else 'sound'}")
     size = size or (learnt,) * dims
     if any(n % config.divisor for n in size):
         raise ValueError(f"sizes must be multiples of {config.divisor}, got {size}")
-    network = UNet(config)
     fill(network, path)
     network = network.eval().requires_grad_(False).to(device)
     if dims == 2:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -19,6 +20,12 @@ from molflow.verification import Method
 
 LARGEST_BATCH = 1000
 """Molecules that one job designs and one transaction stores."""
+
+LARGEST = 2**63 - 1
+"""Of any whole number: what databases and random generators take."""
+
+MOST_MOLECULES, MOST_WORKERS = 10**7, 10**4
+"""For one target; processes."""
 
 
 class SpecError(ValueError):
@@ -43,6 +50,9 @@ class Dft:
 @dataclass(frozen=True)
 class Spec:
     """A campaign.
+
+    One with `slurm` is a batch script, as it says what jobs run, and one with `scheduler` sends work to what is there:
+    read a stranger's before it is used.
 
     Attributes:
         name: a word; part of the key of every molecule.
@@ -117,13 +127,22 @@ def _parse(text: str) -> Mapping[str, Any]:
         import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML's own would let a key that is there twice overwrite the first."""
+        """YAML's own would let a key that is there twice overwrite the first, and aliases of aliases make a gigabyte of
+        a few lines."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                where = self.peek_event().start_mark.line + 1
+                raise SpecError(f"line {where}: aliases are not known here: write it out")
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for second, key in enumerate(keys):
-                if key.value in [first.value for first in keys[:second]]:
-                    raise SpecError(f"line {key.start_mark.line + 1}: {key.value} is given twice")
+            seen: set[str] = set()
+            for key in keys:
+                if key.value in seen:
+                    raise SpecError(f"line {key.start_mark.line + 1}: {_word(key.value)} is given twice")
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     try:
@@ -154,23 +173,38 @@ def _build(values: Mapping[str, Any], folder: Path) -> Spec:
         raise SpecError("slurm needs workers: how many to ask for")
     database = spec.database or f"{spec.name}.db"
     if "://" not in database:
-        database = str(folder / Path(database).expanduser())
+        try:
+            database = str(folder / Path(database).expanduser())
+        except RuntimeError as error:
+            raise SpecError(f"database: {error}") from None
     return dataclasses.replace(spec, database=database)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of it: what somebody has put there may be of any size."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # more digits than Python writes
+        return "what it is"
+
+
+def _word(key: Any) -> str:
+    return " ".join(str(key)[:40].split())
 
 
 def _check_keys(values: Mapping[Any, Any], known: list[str], inside: str) -> None:
     for key in values:
         if key not in known:
-            near = get_close_matches(str(key), known, 1)
+            near = get_close_matches(str(key)[:40], known, 1)
             advice = f"did you mean {inside}{near[0]}?" if near else f"known are {', '.join(known)}"
-            raise SpecError(f"unknown key {inside}{key}: {advice}")
+            raise SpecError(f"unknown key {inside}{_word(key)}: {advice}")
 
 
-def _whole(low: int, high: int | None = None) -> Callable[[str, Any], int]:
+def _whole(low: int, high: int = LARGEST) -> Callable[[str, Any], int]:
     def read(key: str, value: Any) -> int:
-        if type(value) is not int or value < low or (high is not None and value > high):
-            between = f"of at least {low}" if high is None else f"from {low} to {high}"
-            raise SpecError(f"{key} must be a whole number {between}, not {value!r}")
+        if type(value) is not int or not low <= value <= high:
+            between = f"from {low} to {high}" if type(value) is int and value > high else f"of at least {low}"
+            raise SpecError(f"{key} must be a whole number {between}, not {_shown(value)}")
         return value
     return read
 
@@ -178,18 +212,18 @@ def _whole(low: int, high: int | None = None) -> Callable[[str, Any], int]:
 def _text(pattern: str, what: str) -> Callable[[str, Any], str]:
     def read(key: str, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise SpecError(f"{key} must be {what}, not {value!r}")
+            raise SpecError(f"{key} must be {what}, not {_shown(value)}")
         return value
     return read
 
 
 def _targets(key: str, value: Any) -> tuple[Mapping[str, float | str], ...]:
     if not isinstance(value, list | tuple) or not value:
-        raise SpecError(f"{key} must be a list such as [{{gap: 5.0}}, {{gap: 6.0, mu: 1.5D}}], not {value!r}")
+        raise SpecError(f"{key} must be a list such as [{{gap: 5.0}}, {{gap: 6.0, mu: 1.5D}}], not {_shown(value)}")
     read = []
     for number, target in enumerate(value, start=1):
         if not isinstance(target, Mapping):
-            raise SpecError(f"{key}: number {number} must be a mapping such as {{gap: 5.0}}, not {target!r}")
+            raise SpecError(f"{key}: number {number} must be a mapping such as {{gap: 5.0}}, not {_shown(target)}")
         try:
             check(target)
         except ValueError as error:
@@ -200,7 +234,7 @@ def _targets(key: str, value: Any) -> tuple[Mapping[str, float | str], ...]:
 
 def _budget(key: str, value: Any) -> Mapping[str, int]:
     if not isinstance(value, Mapping):
-        raise SpecError(f"{key} must be a mapping such as {{lookups: 2}}, not {value!r}")
+        raise SpecError(f"{key} must be a mapping such as {{lookups: 2}}, not {_shown(value)}")
     known = budget_fields()
     _check_keys(value, list(known), f"{key}.")
     return {name: _whole(known[name])(f"{key}.{name}", number) for name, number in value.items()}
@@ -217,35 +251,36 @@ def _dft(key: str, value: Any) -> Dft | None:
     if value is None or value is False:
         return None
     if not isinstance(value, Mapping) or "best" not in value:
-        raise SpecError(f"{key} must be a mapping such as {{best: 10}}, or false, not {value!r}")
+        raise SpecError(f"{key} must be a mapping such as {{best: 10}}, or false, not {_shown(value)}")
     _check_keys(value, ["best", "relax"], f"{key}.")
     return Dft(_whole(1)(f"{key}.best", value["best"]), _yes_or_no(f"{key}.relax", value.get("relax", False)))
 
 
 def _yes_or_no(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise SpecError(f"{key} must be true or false, not {value!r}")
+        raise SpecError(f"{key} must be true or false, not {_shown(value)}")
     return value
 
 
 def _slurm(key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise SpecError(f"{key} must be a mapping such as {{queue: normal, cores: 8, memory: 16GB}}, not {value!r}")
+        raise SpecError(f"{key} must be a mapping such as {{queue: normal, cores: 8, memory: 16GB}}, "
+                        f"not {_shown(value)}")
     return dict(value)
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "name": _text(r"[A-Za-z][\w-]*", "a word that begins with a letter"),
     "targets": _targets,
-    "molecules": _whole(1),
+    "molecules": _whole(1, MOST_MOLECULES),
     "seed": _whole(0),
     "batch": _whole(1, LARGEST_BATCH),
     "atoms": _whole(1),
     "budget": _budget,
     "xtb": _xtb,
     "dft": _dft,
-    "database": _text(r"(.*/)?[^/\n]+\.db|postgres(ql)?://.+", "a path that ends in .db, or postgresql://user@host/name"),
-    "workers": _whole(1),
+    "database": _text(r"([^\n\0]*/)?[^/\n\0]+\.db|postgres(ql)?://.+", "a path that ends in .db, or postgresql://user@host/name"),
+    "workers": _whole(1, MOST_WORKERS),
     "scheduler": _text(r"\w+://.+", "an address such as tcp://host:8786"),
     "slurm": _slurm,
 }

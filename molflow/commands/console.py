@@ -21,6 +21,17 @@ Model = Annotated[str, typer.Option(help="qm9: up to nine heavy atoms. moses3d: 
 Weights = Annotated[Path | None, typer.Option(help="File of weights instead of the model's.")]
 
 
+LONGEST = 500
+"""Letters of what is said in one line."""
+
+
+def printable(text: str) -> str:
+    """Text of strangers, for a terminal: what would move its cursor or turn its direction is spelt out, and the middle
+    of what is too long left out."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2 - 2]} … {text[2 - LONGEST // 2 :]}"
+
+
 class InputError(Exception):
     """What the user gave cannot be used; the message is the whole answer."""
 
@@ -61,7 +72,8 @@ def read(file: Path) -> list:
 
     molecules, skipped = io.read(file)
     for record in skipped:
-        print(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}", file=sys.stderr)
+        print(printable(f"molflow: skipped record {record.record} ({record.name or 'unnamed'}): {record.reason}"),
+              file=sys.stderr)
     if skipped:
         print(f"molflow: skipped {len(skipped)} of {len(skipped) + len(molecules)} records", file=sys.stderr)
     if not molecules:
@@ -70,7 +82,11 @@ def read(file: Path) -> list:
 
 
 def deliver(table: pd.DataFrame, out: Path | None) -> None:
-    """Write a table to a CSV file, whole or not at all, or print it."""
+    """Write a table to a CSV file, whole or not at all, or print it; text of strangers as `molflow.molecules.io.cell`
+    has it."""
+    from molflow.molecules.io import cell
+
+    table = table.map(cell).rename(columns=cell)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(out.name + ".part")

@@ -27,11 +27,11 @@ from molflow.data.matching import lay_on
 from molflow.data.records import Record, Unsound, pack
 from molflow.data.safe_pickle import PickledMol
 from molflow.data.shards import Made, Shards
-from molflow.data.store import PARTS, DataError, MoleculeStore
+from molflow.data.store import PARTS, DataError, MoleculeStore, in_a_line
 from molflow.extras import require
 from molflow.molecules.convert import Molecule, from_rdkit
 from molflow.molecules.druglike import scores_of
-from molflow.molecules.elements import GEOM_DRUGS
+from molflow.molecules.elements import GEOM_DRUGS, MOST_ATOMS
 from molflow.molecules.geometry import stretched
 from molflow.molecules.labels import DRUGLIKE
 
@@ -40,6 +40,9 @@ PART = 200
 
 STRETCH = 0.4
 """A bond may be so much longer or shorter than the sum of covalent radii, as a share of it (Nikitin et al. 2025)."""
+
+LONGEST = 2**16
+"""Entries of a list in a msgpack file: memory for them is taken when the file says how many there are."""
 
 MIDI = {"train": "train_data.pickle", "valid": "val_data.pickle", "test": "test_data.pickle"}
 
@@ -129,7 +132,7 @@ def from_msgpack(path: Path, conformers: int) -> Iterator[Entry]:
 
     number = count()
     with path.open("rb") as file:
-        unpacker = msgpack.Unpacker(file, raw=False, max_buffer_size=2**30)
+        unpacker = msgpack.Unpacker(file, raw=False, max_buffer_size=2**30, max_array_len=LONGEST, max_map_len=LONGEST)
         while True:
             try:
                 try:
@@ -145,6 +148,8 @@ def from_msgpack(path: Path, conformers: int) -> Iterator[Entry]:
 
 
 def _atoms(rows: Any) -> np.ndarray:
+    if len(rows) > MOST_ATOMS:
+        raise ValueError(f"a molecule has more than {MOST_ATOMS} atoms")
     atoms = np.array(rows, float)
     if atoms.ndim != 2 or atoms.shape[1] != 4 or not ((atoms[:, 0] > 0) & (atoms[:, 0] < len(covalent_radii))).all():
         raise ValueError("xyz is not a list of atomic number, x, y, z")
@@ -158,12 +163,12 @@ def from_file(path: Path, conformers: int) -> tuple[PickledMol, ...]:
             return tuple(one["rd_mol"] for one in _lowest(safe_pickle.load(file)["conformers"], conformers))
     except safe_pickle.Refused as error:
         raise DataError(f"{path} {error}") from None
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is not one of GEOM's ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} is not one of GEOM's ({type(error).__name__}: {in_a_line(error)})") from None
 
 
 def _lowest(conformers: Iterable[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    return sorted(conformers, key=lambda one: one["totalenergy"])[:most]
+    return sorted(conformers, key=lambda one: float(one["totalenergy"]))[:most]
 
 
 def make(entries: Iterable[Entry], *, conformers: int, form: str) -> Made:
@@ -200,6 +205,8 @@ def checked(molecules: list[Molecule]) -> str:
         if not (set(molecule.numbers.tolist()) <= set(GEOM_DRUGS.elements)
                 and set(molecule.charges.tolist()) <= set(GEOM_DRUGS.charges)):
             raise Unsound("an element or a charge that models of GEOM-Drugs do not know")
+        if len(molecule.numbers) > 255:  # a `MoleculeStore` counts them in a byte
+            raise Unsound("more than 255 atoms")
         if molecule.smiles is None:
             raise Unsound("an atom's valence is wrong or open")
         if "." in molecule.smiles:

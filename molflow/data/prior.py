@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from molflow.data.store import MoleculeStore
+from molflow.molecules.elements import MOST_ATOMS
 
 BINS = 100
 
@@ -21,12 +22,28 @@ class Prior:
         counts: molecules of each size.
         ranges: smallest and largest value of each property.
         joint: for each property, (sizes, BINS) molecules of each size in each of BINS equal bins of the range.
+
+    Raises:
+        ValueError, TypeError: what is given is no such thing.
     """
 
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
     ranges: dict[str, tuple[float, float]]
     joint: dict[str, list[list[int]]]
+
+    def __post_init__(self) -> None:
+        sizes, counts = np.array(self.sizes, int), np.array(self.counts, float)
+        tables = [np.array(table, float) for table in self.joint.values()]
+        bounds = np.array(list(self.ranges.values()), float).reshape(-1, 2)
+        if not len(sizes) or sizes[0] < 1 or sizes[-1] > MOST_ATOMS or (np.diff(sizes) < 1).any():
+            raise ValueError(f"sizes must be whole numbers from 1 to {MOST_ATOMS}, ascending")
+        if any(table.shape != (len(sizes), BINS) for table in tables) or counts.shape != sizes.shape:
+            raise ValueError("counts and joint must have an entry for each of the sizes")
+        if not all((table >= 0).all() and 0 < table.sum() < np.inf for table in (counts, *tables)):
+            raise ValueError("counts and joint must be numbers of molecules")
+        if self.ranges.keys() != self.joint.keys() or not (np.isfinite(bounds).all() and (np.diff(bounds) >= 0).all()):
+            raise ValueError("ranges must be the smallest and the largest value of each property in joint")
 
     @classmethod
     def of(cls, store: MoleculeStore, members: np.ndarray, names: tuple[str, ...]) -> Prior:

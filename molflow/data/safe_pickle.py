@@ -8,7 +8,7 @@ else is refused. Lists are read entry by entry, so that a file need not fit into
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -68,10 +68,12 @@ class _Reader:
         self.streamed = streamed
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.made = 0  # bytes that did not stand in the file as such
         self.count = 0  # of all that was ever remembered, which newer pickles number by
         self.recent: list[int] = []
 
     def read(self, file: IO[bytes]) -> Iterator[Any]:
+        self.file = file
         try:
             for operation, argument, _ in pickletools.genops(file):
                 name = operation.name
@@ -108,10 +110,10 @@ class _Reader:
             stack.append(tuple(self.since_mark()))
         elif name == "SETITEM":
             value, key = stack.pop(), stack.pop()
-            self.top(dict)[key] = value
+            self.top(dict).update(_named_by_text([(key, value)]))
         elif name == "SETITEMS":
             pairs = self.since_mark()
-            self.top(dict).update(zip(pairs[::2], pairs[1::2], strict=True))
+            self.top(dict).update(_named_by_text(zip(pairs[::2], pairs[1::2], strict=True)))
         elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
             place = self.count if name == "MEMOIZE" else argument
             self.memo[place] = stack[-1]
@@ -125,7 +127,10 @@ class _Reader:
             stack[-2:] = [_named(f"{stack[-2]}.{stack[-1]}")]
         elif name == "REDUCE":
             given, what = stack.pop(), stack.pop()
-            stack.append(_made(what, given))
+            stack.append(made := _made(what, given))
+            self.made += len(made) if isinstance(made, bytes) else 0
+            if self.made > self.file.tell():  # one text turned into bytes again and again
+                raise Refused("says the same again and again")
         elif name == "BUILD":
             self.check_state(stack.pop(), stack[-1])
         else:
@@ -137,7 +142,7 @@ class _Reader:
         return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
-        place = max((i for i, entry in enumerate(self.stack) if entry is _MARK), default=-1)
+        place = next((i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK), -1)
         if place < 0:
             raise Refused("is damaged (a mark was expected)")
         found = self.stack[place + 1 :]
@@ -162,8 +167,16 @@ class _Reader:
 
 def _named(text: str) -> _Name:
     if text not in _MAKERS:
-        raise Refused(f"asks for {text[:100]}, which GEOM does not need")
+        raise Refused(f"asks for {' '.join(text[:100].split())}, which GEOM does not need")
     return _Name(text)
+
+
+def _named_by_text(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """The entries of a dictionary. Tuples in tuples, too deep for Python to tell apart, are no keys."""
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise Refused("names an entry by something else than text")
+        yield key, value
 
 
 def _made(what: Any, given: Any) -> Any:
@@ -181,13 +194,14 @@ def _mol(data: bytes) -> PickledMol:
 def _latin1(text: str, encoding: str) -> bytes:
     """How pickles of protocol 2 hold bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise Refused(f"asks for the encoding {str(encoding)[:100]}, which GEOM does not need")
+        raise Refused("asks for another encoding than latin1, which GEOM does not need")
     return text.encode("latin1")
 
 
 def _kind(kind: str, *_: Any) -> _Number:
     if kind not in _NUMBERS:
-        raise Refused(f"asks for numbers of the kind {kind!r}, which GEOM does not need")
+        raise Refused(f"asks for numbers of the kind {kind[:10]!r}, which GEOM does not need" if isinstance(kind, str)
+                      else "asks for numbers of no kind")
     return _Number(kind)
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from molflow.data.store import DataError, write_tensors
+from molflow.data.store import DataError, in_a_line, write_tensors
 
 FORMAT = "molflow-signals-1"
 HALF = {torch.uint8: 127.5, torch.int16: 32768.0}
@@ -65,9 +65,21 @@ class SignalStore:
                 parts: dict[str, list[Tensor]] = {"train": [], "held_out": []}
                 for key in sorted(file.keys()):
                     parts[key.partition("/")[0]].append(file.get_tensor(key))
-            return cls(parts["train"], parts["held_out"], header["source"])
-        except (SafetensorError, KeyError, OSError) as error:
-            raise DataError(f"{path} is damaged ({error}): prepare it again") from None
+            store = cls(parts["train"], parts["held_out"], header["source"])
+            store.check()
+            return store
+        except DataError:
+            raise
+        except (SafetensorError, KeyError, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({in_a_line(error)}): prepare it again") from None
+
+    def check(self) -> None:
+        """Raise ValueError where there is nothing to train on, or the signals are not all of one kind."""
+        kinds = {(x.dtype, x.dim(), x.shape[1:2]) for x in (*self.train, *self.held_out)}
+        if not self.train or len(kinds) != 1 or not all(x.numel() for x in (*self.train, *self.held_out)):
+            raise ValueError("the signals are not all of one kind")
+        if self.train[0].dtype not in HALF or self.train[0].dim() < 3:
+            raise ValueError("the signals are no pictures and no sound")
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -6,8 +6,11 @@ By the set's own rule, recordings with the numbers 0 to 4 are for testing.
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import wave
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,12 @@ import torch
 from torch import Tensor
 
 from molflow.data.signals import SignalStore
-from molflow.data.store import DataError
+from molflow.data.store import DataError, in_a_line
 
 RATE = 8_000
+LARGEST = 2**28
+"""Bytes of all recordings together; those of FSDD have 21 million."""
+
 LOUDNESS = 0.05
 """Root mean square to which every recording is brought, of a full scale of 1: speech peaks at up to 15 times that."""
 
@@ -29,11 +35,18 @@ def read(folder: Path) -> SignalStore:
     held_out: list[Tensor] = []
     try:
         with zipfile.ZipFile(path) as archive:
+            if (size := sum(file.file_size for file in archive.infolist())) > LARGEST:
+                raise DataError(f"{path} holds {size} bytes, more than the {LARGEST} that it may")
             for name in sorted(name for name in archive.namelist() if name.endswith(".wav")):
                 number = int(Path(name).stem.rpartition("_")[2])
                 (held_out if number < 5 else train).append(_sound(archive.read(name)))
-    except (OSError, zipfile.BadZipFile, wave.Error, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from None
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, wave.Error,
+            struct.error) as error:
+        raise DataError(f"{path} cannot be read ({in_a_line(error)})") from None
+    if not train:
+        raise DataError(f"{path} holds no recordings")
     return SignalStore(train, held_out, "Free Spoken Digit Dataset without its test split")
 
 

@@ -167,10 +167,44 @@ class MoleculeStore:
                 if header.get("format") != FORMAT:
                     raise DataError(f"{path} is not a molflow data file: prepare it again")
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return cls(**tensors, names=tuple(json.loads(header["names"])),
-                       units=tuple(json.loads(header["units"])), source=header["source"])
-        except (SafetensorError, TypeError, KeyError, OSError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is damaged ({error}): prepare it again") from None
+            store = cls(**tensors, names=tuple(json.loads(header["names"])),
+                        units=tuple(json.loads(header["units"])), source=header["source"])
+            store.check()
+            return store
+        except DataError:
+            raise
+        except (SafetensorError, TypeError, KeyError, OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{path} is damaged ({in_a_line(error)}): prepare it again") from None
+
+    def check(self) -> None:
+        """Raise ValueError where the arrays do not belong together, so that no other file than ours is read."""
+        molecules, atoms, bonds = len(self.index), len(self.numbers), len(self.bond_order)
+        floats, bytes_, long = torch.float32, torch.uint8, torch.int64
+        kinds = {"positions": (floats, (atoms, 3)), "numbers": (bytes_, (atoms,)), "charges": (torch.int8, (atoms,)),
+                 "atom_ptr": (long, (molecules + 1,)), "bond_index": (bytes_, (bonds, 2)),
+                 "bond_order": (bytes_, (bonds,)), "bond_ptr": (long, (molecules + 1,)),
+                 "properties": (floats, (molecules, len(self.names))), "index": (torch.int32, (molecules,)),
+                 "bonded": (torch.bool, (molecules,)), "split": (bytes_, (molecules,))}
+        for name, kind in kinds.items():
+            if (tensor := getattr(self, name)) is not None and (tensor.dtype, tuple(tensor.shape)) != kind:
+                raise ValueError(f"{name} is of another kind or size than the rest")
+        if not all(isinstance(name, str) for name in (*self.names, *self.units)) or len(self.names) != len(self.units):
+            raise ValueError("names and units are not words")
+        for ptr, count in ((self.atom_ptr, atoms), (self.bond_ptr, bonds)):
+            if ptr[0] != 0 or ptr[-1] != count or (ptr.diff() < 0).any():
+                raise ValueError("the molecules do not lie end to end")
+        if (self.numbers < 1).any() or (self.numbers > 118).any() or (self.bond_order < 1).any() or (
+                self.bond_order > 3).any():
+            raise ValueError("an element or a bond that there is not")
+        first, second = self.bond_index.long().unbind(1)
+        if (first == second).any() or (torch.maximum(first, second) >= self.sizes.repeat_interleave(
+                self.bond_ptr.diff())).any():
+            raise ValueError("a bond to an atom that is not there")
+
+
+def in_a_line(error: Exception) -> str:
+    """What an exception of other libraries says, or what it is if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:

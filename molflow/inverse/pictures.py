@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SUFFIXES = ".png", ".jpg", ".jpeg", ".tif", ".tiff"
+BEGINS = {".png": (b"\x89PNG",), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",),
+          ".tif": (b"II", b"MM"), ".tiff": (b"II", b"MM")}
+"""First bytes of a file with each suffix. OpenCV would read many more formats, whatever a file is called."""
+
+SUFFIXES = tuple(BEGINS)
+
+MOST_PIXELS = 2**26
+"""67 megapixels: a few kB of PNG can say to be a thousand."""
 
 
 class FileError(ValueError):
@@ -27,16 +35,21 @@ class Picture:
 
 def read(path: Path) -> Picture:
     """Raises FileError where the file is missing, damaged, animated, transparent, or of another format."""
-    import cv2
-
+    cv2 = _opencv()
     if not path.is_file():
         raise FileError(f"{path} does not exist")
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path} is none of the picture formats {', '.join(SUFFIXES)}")
-    with _quiet():
-        if cv2.imcount(str(path)) > 1:
-            raise FileError(f"{path} is animated or has several pages: give one picture")
-        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    with path.open("rb") as file:
+        if not file.read(4).startswith(BEGINS[path.suffix.lower()]):
+            raise FileError(f"{path} cannot be read as a picture: it is not what its name says")
+    try:
+        with _quiet():
+            if cv2.imcount(str(path)) > 1:
+                raise FileError(f"{path} is animated or has several pages: give one picture")
+            raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise FileError(f"{path} cannot be read as a picture ({' '.join(str(error.err).split())[:200]})") from None
     if raw is None:
         raise FileError(f"{path} cannot be read as a picture")
     if raw.dtype not in (np.uint8, np.uint16):
@@ -45,14 +58,16 @@ def read(path: Path) -> Picture:
         raise FileError(f"{path} has {raw.shape[2]} channels: only grey and colour without transparency are known")
     raw = raw[None] if raw.ndim == 2 else raw[..., ::-1].transpose(2, 0, 1)
     bits = 8 * raw.dtype.itemsize
-    return Picture(torch.from_numpy(raw.astype(np.float32) / ((2**bits - 1) / 2) - 1), bits)
+    pixels = raw.astype(np.float32)
+    pixels /= (2**bits - 1) / 2  # in place: large pictures are large
+    pixels -= 1
+    return Picture(torch.from_numpy(pixels), bits)
 
 
 def write(path: Path, picture: Picture) -> None:
     """Write under another name first. JPEG has 8 bits, whatever the picture has. Raises FileError for an unknown
     format."""
-    import cv2
-
+    cv2 = _opencv()
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path} is none of the picture formats {', '.join(SUFFIXES)}")
     bits = 8 if path.suffix.lower() in (".jpg", ".jpeg") else picture.bits
@@ -81,15 +96,21 @@ def read_mask(path: Path, picture: Picture) -> Tensor:
     return known[None, None]
 
 
+def _opencv() -> Any:
+    """It looks for the largest size when it is imported, and nowhere else."""
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
+    import cv2
+
+    return cv2
+
+
 class _quiet:
     """OpenCV without its own words on standard error."""
 
     def __enter__(self) -> None:
-        import cv2
-
+        cv2 = _opencv()
         self.level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
     def __exit__(self, *error: object) -> None:
-        import cv2
-
+        cv2 = _opencv()
         cv2.utils.logging.setLogLevel(self.level)

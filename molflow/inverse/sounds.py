@@ -14,6 +14,13 @@ from torch import Tensor
 from molflow.inverse.pictures import FileError
 
 SUFFIXES = ".wav", ".flac"
+FORMATS = "WAV", "WAVEX", "FLAC"
+
+MOST_SAMPLES = 2**27
+"""Of all channels: three quarters of an hour at 48 kHz. Silence in a FLAC file takes next to no room."""
+
+RATES = range(4000, 768_001)
+"""Samples a second."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,14 @@ def read(path: Path) -> Sound:
         raise FileError(f"{path} does not exist")
     try:
         with soundfile.SoundFile(path) as file:
+            if file.format not in FORMATS:
+                raise FileError(f"{path} is neither WAV nor FLAC")
+            if file.frames * file.channels > MOST_SAMPLES or file.samplerate not in RATES:
+                raise FileError(f"{path} has {file.frames} x {file.channels} samples, {file.samplerate} a second: "
+                                f"at most {MOST_SAMPLES} are read, {RATES[0]} to {RATES[-1]} a second")
             samples, rate, subtype = file.read(dtype="float32", always_2d=True), file.samplerate, file.subtype
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise FileError(f"{path} cannot be read as sound ({error})") from None
+        raise FileError(f"{path} cannot be read as sound ({' '.join(str(error).split())})") from None
     if not np.isfinite(samples).all():
         raise FileError(f"{path} holds samples that are no numbers")
     if not samples.any():
@@ -55,7 +67,7 @@ def read(path: Path) -> Sound:
 
 def write(path: Path, sound: Sound) -> None:
     """Write under another name first; what exceeds the full scale is cut off. Raises FileError for an unknown
-    format."""
+    format, or one that does not hold so many channels, or samples a second."""
     import soundfile
 
     if path.suffix.lower() not in SUFFIXES:
@@ -68,6 +80,8 @@ def write(path: Path, sound: Sound) -> None:
         samples = np.ascontiguousarray(sound.samples.cpu().clamp(-1, 1).T.numpy())
         soundfile.write(part, samples, sound.rate, format=form, subtype=subtype)
         os.replace(part, path)
+    except soundfile.LibsndfileError as error:
+        raise FileError(f"{path} cannot be written ({' '.join(str(error).split())})") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -82,7 +96,7 @@ def parse_gaps(text: str, sound: Sound) -> Tensor:
         except (ValueError, OverflowError):
             raise FileError(f"{gap.strip()!r} is no gap: write 0.50-0.53, in seconds") from None
         if not 0 <= start < end <= length:
-            raise FileError(f"the gap {gap.strip()} is not within the recording's {length / sound.rate:.3f} s")
+            raise FileError(f"the gap {gap.strip()!r} is not within the recording's {length / sound.rate:.3f} s")
         known[..., start:end] = False
     if not known.any():
         raise FileError("the gaps leave nothing of the recording")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from rdkit.Geometry import Point3D
 
+from molflow.molecules.elements import MOST_ATOMS
+
 if TYPE_CHECKING:
     from molflow.molecules.batch import MoleculeBatch
 
@@ -21,6 +23,10 @@ _TYPE_TO_ORDER = {bond_type: order for order, bond_type in _ORDER_TO_TYPE.items(
 
 # RDKit's clean-up steps rewrite e.g. five-valent nitrogen into a charged nitro group: a repair, so left out.
 _SANITISE_OPS = Chem.SANITIZE_ALL ^ Chem.SANITIZE_CLEANUP ^ Chem.SANITIZE_CLEANUP_ORGANOMETALLICS
+
+
+MOST_PAIRS = 2**22
+"""Of atoms, in what is collated at once: what is worked out of them needs a few hundred MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,9 +180,12 @@ def from_rdkit(mol: Chem.Mol) -> Molecule:
         The molecule, without properties.
 
     Raises:
-        ValueError: the molecule has implicit hydrogens (use `Chem.AddHs(mol, addCoords=True)`), no 3D conformer,
-            aromatic bonds with no Kekulé form, or a bond that is not single, double or triple.
+        ValueError: the molecule has more than `MOST_ATOMS` atoms, implicit hydrogens (use
+            `Chem.AddHs(mol, addCoords=True)`), no 3D conformer, aromatic bonds with no Kekulé form, or a bond that is
+            not single, double or triple.
     """
+    if mol.GetNumAtoms() > MOST_ATOMS:
+        raise ValueError(f"{mol.GetNumAtoms()} atoms are more than the {MOST_ATOMS} that a molecule may have")
     mol = Chem.Mol(mol)
     mol.UpdatePropertyCache(strict=False)
     if implicit := sum(atom.GetTotalNumHs() for atom in mol.GetAtoms()):
@@ -242,3 +251,13 @@ def collate(molecules: Sequence[Molecule]) -> MoleculeBatch:
         charges=torch.from_numpy(charges),
         bonds=torch.from_numpy(bonds),
     )
+
+
+def collated(molecules: Sequence[Molecule]) -> Iterator[tuple[list[int], MoleculeBatch]]:
+    """All molecules in batches of at most `MOST_PAIRS` pairs of atoms, those of like sizes together, each with their
+    places: a large one must not pad thousands of small ones."""
+    order = sorted(range(len(molecules)), key=lambda i: -len(molecules[i].numbers))
+    while order:
+        count = max(1, MOST_PAIRS // max(1, len(molecules[order[0]].numbers)) ** 2)
+        places, order = sorted(order[:count]), order[count:]
+        yield places, collate([molecules[i] for i in places])

@@ -51,6 +51,10 @@ GEOM_DRUGS_VALENCES: dict[tuple[str, int], tuple[int, ...]] = {
 et al. 2025, arXiv 2505.00169). It has no neutral sulphur of valence 4, because GEOM writes sulphoxides with charges."""
 
 
+MOST_ATOMS = 2000
+"""Of one molecule: its bonds are a matrix, and a file of a few MB must not fill the memory."""
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The classes a model chooses from, ascending: what its one-hot columns mean, in order.
@@ -59,11 +63,21 @@ class Vocabulary:
         elements: atomic numbers.
         charges: formal charges.
         bonds: bond orders, 0 for no bond.
+
+    Raises:
+        ValueError: other things than these.
     """
 
     elements: tuple[int, ...]
     charges: tuple[int, ...]
     bonds: tuple[int, ...] = (0, 1, 2, 3)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("elements", 1, 118), ("charges", -9, 9), ("bonds", 0, 3)):
+            values = getattr(self, name)
+            whole = values and all(type(value) is int and low <= value <= high for value in values)
+            if not whole or list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must be whole numbers from {low} to {high}, ascending")
 
 
 QM9 = Vocabulary(elements=(1, 6, 7, 8, 9), charges=(-1, 0, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from molflow.molecules.convert import Molecule, collate
+from molflow.molecules.convert import Molecule, collated
 from molflow.molecules.similarity import diversity
 from molflow.molecules.stability import connected, molecules_stable, stable_by_bonds, stable_by_distance
 
@@ -21,8 +21,6 @@ VALID_UNIQUE = "valid_unique"
 NEUTRAL = "neutral"
 NOVEL = "novel"
 DIVERSITY = "diversity"
-
-_CHUNK = 512  # molecules a batch: the pairs of 512 molecules of 100 atoms need a few hundred MB
 
 
 def evaluate(
@@ -70,12 +68,11 @@ def evaluate(
 
 
 def _graph_fractions(molecules: Sequence[Molecule]) -> dict[str, float]:
-    """The metrics that need no RDKit, a chunk of molecules at a time."""
+    """The metrics that need no RDKit."""
     counts = dict.fromkeys(
         (ATOM_STABILITY, MOLECULE_STABILITY, ATOM_STABILITY_BONDS, MOLECULE_STABILITY_BONDS, CONNECTED), 0
     )
-    for start in range(0, len(molecules), _CHUNK):
-        batch = collate(molecules[start : start + _CHUNK])
+    for _, batch in collated(molecules):
         by_distance, by_bonds = stable_by_distance(batch), stable_by_bonds(batch)
         counts[ATOM_STABILITY] += int(by_distance.sum())
         counts[MOLECULE_STABILITY] += int(molecules_stable(by_distance, batch).sum())

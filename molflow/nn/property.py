@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.models.visnet import CosineCutoff, ExpNormalSmearing
 
 from molflow.molecules.labels import DRUGLIKE, DRUGLIKE_RESOLUTION, XTB, XTB_RESOLUTION
+from molflow.nn.sizes import check_sizes
 
 PROPERTIES = ("alpha", "gap", "homo", "lumo", "mu", "cv")
 """Those of QM9."""
@@ -52,7 +53,11 @@ def read_of(data: str, columns: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PropertyConfig:
-    """Sizes of the network; ``radial`` functions for l = 0, 1, 2; ``cutoff`` in Å."""
+    """Sizes of the network; ``radial`` functions for l = 0, 1, 2; ``cutoff`` in Å.
+
+    Raises:
+        ValueError: one of them cannot be.
+    """
 
     layers: int = 3
     scalars: int = 128
@@ -63,6 +68,11 @@ class PropertyConfig:
     radial_1: int = 8
     radial_2: int = 6
     cutoff: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if max(self.radial_1, self.radial_2) > self.radial_0:
+            raise ValueError(f"radial_1 and radial_2 must be at most radial_0, {self.radial_0}")
 
 
 class PropertyLayer(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from molflow.nn.clock import fourier_time
+from molflow.nn.sizes import WIDEST, check_sizes
 
 GROUPS = 8
 
@@ -24,6 +25,9 @@ class UNetConfig:
         width: features at the first level; each further level has ``growth`` times as many, and half the samples.
         levels, blocks: levels, and residual blocks on either side of each.
         kernel: samples along each axis that a convolution sees.
+
+    Raises:
+        ValueError: one of them cannot be.
     """
 
     dims: int = 2
@@ -34,6 +38,13 @@ class UNetConfig:
     levels: int = 3
     blocks: int = 2
     kernel: int = 3
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.dims > 2:
+            raise ValueError(f"dims must be 1 or 2, not {self.dims}")
+        if not all(16 <= width <= WIDEST for width in self.widths):
+            raise ValueError(f"width and growth must give every level 16 to {WIDEST} features")
 
     @property
     def widths(self) -> list[int]:

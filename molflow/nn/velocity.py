@@ -15,11 +15,16 @@ from molflow.molecules.batch import pair_mask
 from molflow.molecules.elements import Vocabulary
 from molflow.molecules.state import centre
 from molflow.nn.clock import fourier_time
+from molflow.nn.sizes import check_sizes
 
 
 @dataclass(frozen=True)
 class VelocityConfig:
-    """Widths of the network: scalar (0e) and vector (1o) features of an atom, features of a pair."""
+    """Widths of the network: scalar (0e) and vector (1o) features of an atom, features of a pair.
+
+    Raises:
+        ValueError: one of them cannot be.
+    """
 
     layers: int = 6
     scalars: int = 128
@@ -28,6 +33,11 @@ class VelocityConfig:
     messages: int = 64
     heads: int = 8
     radial: int = 16
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.scalars % self.heads or self.vectors % self.heads:
+            raise ValueError(f"scalars and vectors must be multiples of heads, {self.heads}")
 
 
 @dataclass  # not frozen: Fabric rebuilds what a network returns

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,9 +18,12 @@ from torch import nn
 from molflow.molecules.elements import QM9, Vocabulary
 
 FORMAT = "molflow-weights-1"
+Network = TypeVar("Network", bound=nn.Module)
 SHIPPED = Path(__file__).parent.parent / "weights"
 MODELS = {"qm9": SHIPPED, "moses3d": SHIPPED / "moses3d"}
-"""Folders of the models that design molecules: a generator, a guide, an evaluator each."""
+"""Folders of the models that design molecules: of each of the `ROLES` one."""
+
+ROLES = "generator", "guide", "evaluator"
 
 
 class WeightsError(ValueError):
@@ -55,6 +60,17 @@ class Card:
         """The name of the data set that it was trained on."""
         return str(self.training.get("settings", {}).get("data", "qm9"))
 
+    def check(self) -> None:
+        """Raise TypeError or ValueError where anything is of another kind than it has to be."""
+        parts = {"network": self.network, "training": self.training, "metrics": self.metrics, "prior": self.prior or {},
+                 "vocabulary": self.vocabulary or {}, "settings": self.training.get("settings", {})}
+        for name, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise TypeError(f"{name} is not a mapping")
+        if not self.data.isidentifier():
+            raise ValueError(f"{self.data[:40]!r} is no data set")
+        self.words()
+
     def words(self) -> Vocabulary:
         """The vocabulary. Raises TypeError or ValueError where the card's makes no sense."""
         if self.vocabulary is None:
@@ -86,22 +102,48 @@ def read_card(path: Path, kind: str | None) -> Card:
     for file in (path, card):
         if not file.is_file():
             raise WeightsError(f"no weights at {path}: {file.name} is missing")
-    try:
-        values = json.loads(card.read_text())
+    with from_card(path):
+        values = json.loads(card.read_bytes())
         if values.pop("format") != FORMAT:
             raise WeightsError(f"{card} is not a molflow weights card")
         read = Card(**values)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{card} is damaged ({error})") from None
+        read.check()
     if kind and read.kind != kind:
-        raise WeightsError(f"{path} holds a {read.kind} model, not a {kind} model")
+        raise WeightsError(f"{path} holds a {str(read.kind)[:40]!r} model, not a {kind} model")
     return read
+
+
+@contextmanager
+def from_card(path: Path) -> Iterator[None]:
+    """Around what is made from the card of a file of weights: whatever a card that makes no sense has Python or torch
+    raise becomes a WeightsError in one sentence."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{path.with_suffix('.json')} is damaged ({_line(error)})") from None
+
+
+def built(make: Callable[[], Network], path: Path) -> Network:
+    """The network of a card, unless the file of its weights is too small to hold it: a card must not fill the memory.
+
+    Raises ValueError.
+    """
+    with torch.device("meta"):  # takes none
+        numbers = sum(parameter.numel() for parameter in make().parameters())
+    if 2 * numbers > path.stat().st_size:
+        raise ValueError(f"{path.name} is too small for the network")
+    return make()
 
 
 def fill(network: nn.Module, path: Path) -> None:
     """Load weights into a network made from their card. Raises WeightsError in one sentence."""
     try:
         network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} is damaged or does not fit its card ({reason})") from None
+    except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or does not fit its card ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from matplotlib.ticker import MaxNLocator
 
 from molflow.molecules.convert import Molecule
-from molflow.nn.weights import shipped
+from molflow.nn.weights import ROLES, shipped
 from molflow.oracles.record import UNITS as OF_LEVELS
 from molflow.report.drawing import svg
 from molflow.report.figures import JUDGES, NAMES, Fields, Reading, column, mean, misses, number, readings, unit
@@ -82,8 +82,8 @@ def command(settings: dict[str, Any]) -> str:
     if settings.get("verify") is not None:
         words += ["--verify", settings["verify"]]
     for role, weights in settings["weights"].items():
-        known = shipped(model, role)
-        if not known.is_file() or hashlib.sha256(known.read_bytes()).hexdigest() != weights["sha256"]:
+        known = shipped(model, role) if role in ROLES else None  # a name out of a file is not to become a path
+        if known is None or not known.is_file() or hashlib.sha256(known.read_bytes()).hexdigest() != weights["sha256"]:
             words += [f"--{role}", weights["file"]]
     return shlex.join([*map(str, words), "--out", "DIR"])
 

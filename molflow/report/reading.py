@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from molflow.molecules.convert import Molecule
-from molflow.molecules.io import read_sdf
+from molflow.molecules.io import number_or_text, read_sdf
 from molflow.nn.property import UNITS
+from molflow.nn.weights import MODELS
 from molflow.report.figures import Fields
 from molflow.report.trajectory import read_trajectory
 from molflow.targets import Goal, goal
@@ -21,6 +22,8 @@ FORMAT = "molflow-run-1"
 _NEEDED: dict[str, Any] = {"time": str, "molflow": str, "settings": dict, "warnings": list, "machine": dict}
 _NEEDED_SETTINGS: dict[str, Any] = {"targets": dict, "n": int, "seed": int, "device": str, "budget": dict,
                                     "seconds": int | float, "weights": dict}
+_MAY_BE: dict[str, Any] = {"model": str, "fragment": str | None, "lead": str | None, "verify": str | None,
+                           "similarity": int | float | None}
 T = TypeVar("T")
 
 
@@ -68,7 +71,7 @@ def is_run(folder: Path) -> bool:
     """Has a ``run.json`` of molflow's."""
     try:
         return json.loads((folder / "run.json").read_bytes())["format"] == FORMAT
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
@@ -95,28 +98,39 @@ def read_run(folder: Path) -> SavedRun:
     fields: list[Fields] = [{**(molecule.properties if molecule else {}), **row} for molecule, row in
                             zip(molecules, rows, strict=True)]
     trajectory, course = folder / "trajectory.xyz", folder / "optimisation.png"
+    frames = _read(trajectory, read_trajectory) if trajectory.is_file() else []
+    if frames and frames[0].properties["molecule"] not in range(1, len(molecules) + 1):
+        raise ValueError(f"{trajectory} is damaged: there is no molecule {frames[0].properties['molecule']:g}")
     return SavedRun(record, goals(record["settings"]["targets"]), fields,
-                    molecules, (folder / "molecules.sdf").read_bytes(),
-                    _read(trajectory, read_trajectory) if trajectory.is_file() else [],
+                    molecules, (folder / "molecules.sdf").read_bytes(), frames,
                     course.read_bytes() if course.is_file() else b"")
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T:
     try:
         return reader(path)
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    except (ValueError, KeyError, TypeError, csv.Error, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
 def _record(path: Path) -> dict[str, Any]:
-    record = json.loads(path.read_bytes())
+    text = path.read_bytes().decode("utf-8")
+    record = json.loads(text)
+    json.dumps(record, ensure_ascii=False).encode()  # half a character is none
     for part, needed in ((record, _NEEDED), (record["settings"], _NEEDED_SETTINGS)):
         for key, kind in needed.items():
             if key not in part:
                 raise ValueError(f"it says nothing of {key}")
             if not isinstance(part[key], kind):
                 raise ValueError(f"{key} cannot be {str(part[key])[:40]!r}")
-    targets = record["settings"]["targets"]
+    settings, targets = record["settings"], record["settings"]["targets"]
+    for key, kind in _MAY_BE.items():
+        if key in settings and not isinstance(settings[key], kind):
+            raise ValueError(f"{key} cannot be {str(settings[key])[:40]!r}")
+    if settings.get("lead") is not None and settings.get("similarity") is None:
+        raise ValueError("it says nothing of similarity")
+    if settings.get("model", "qm9") not in MODELS:
+        raise ValueError(f"there is no model {settings['model'][:40]!r}")
     if not targets:
         raise ValueError("it has no targets")
     goals(targets)
@@ -148,7 +162,4 @@ def _rows(path: Path) -> list[dict[str, float | str]]:
 def _value(text: str | list[str]) -> float | str:
     if isinstance(text, list):
         raise ValueError("a row is longer than the first")
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return number_or_text(text)

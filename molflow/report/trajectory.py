@@ -14,6 +14,7 @@ import ase
 import numpy as np
 
 from molflow.molecules.convert import Molecule
+from molflow.molecules.elements import MOST_ATOMS
 from molflow.molecules.io import read_xyz, write_xyz
 
 
@@ -42,6 +43,8 @@ def _written(bonds: np.ndarray) -> dict[str, float | str]:
 
 def _frame(atoms: ase.Atoms) -> Molecule:
     n = len(atoms)
+    if n > MOST_ATOMS:
+        raise ValueError(f"{n} atoms are more than the {MOST_ATOMS} that a molecule may have")
     bonds = np.zeros((n, n), dtype=np.int64)
     try:
         for bond in str(atoms.info.get("bonds", "")).split():
@@ -49,6 +52,8 @@ def _frame(atoms: ase.Atoms) -> Molecule:
             i, j = (int(index) for index in pair.split("-"))
             bonds[i, j] = bonds[j, i] = int(order)
         properties: dict[str, float | str] = {key: float(atoms.info[key]) for key in ("molecule", "t")}
+        if not np.isfinite(list(properties.values())).all():
+            raise ValueError("no finite number")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"a frame has no time, molecule or bonds that can be read ({error})") from None
     charges = atoms.get_initial_charges().astype(np.int64)

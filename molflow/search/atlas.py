@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from molflow.data.store import MoleculeStore, write_tensors
+from molflow.data.store import MoleculeStore, in_a_line, write_tensors
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import unbatch
 from molflow.nn.weights import WeightsError
@@ -151,14 +151,22 @@ class Atlas:
                     raise WeightsError(f"{path} is not a molflow atlas")
                 names = tuple(str(name) for name in json.loads(header["names"]))
                 tensors = {key: file.get_tensor(key) for key in ("numbers", "sizes", "readings", "doubts", "smiles")}
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            if isinstance(error, WeightsError):
-                raise
-            raise WeightsError(f"{path} is missing or damaged ({str(error).splitlines()[0]})") from None
-        smiles = tuple(tensors["smiles"].numpy().tobytes().decode().split("\n"))
-        return cls(tensors["numbers"].long().numpy(), tensors["sizes"].long().numpy(), names,
-                   tensors["readings"].float().numpy(), tensors["doubts"].float().numpy(), smiles,
-                   header["generator"], header["source"])
+            if tensors["smiles"].dtype != torch.uint8:
+                raise ValueError("the SMILES are no text")
+            smiles = tuple(tensors["smiles"].numpy().tobytes().decode().split("\n"))
+            if any(tensors[key].shape != shape for key, shape in (
+                    ("numbers", (len(smiles),)), ("sizes", (len(smiles),)), ("doubts", (len(smiles),)),
+                    ("readings", (len(smiles), len(names))))):
+                raise ValueError("its parts are of different sizes")
+            if (tensors["numbers"] < 0).any() or (tensors["sizes"] < 1).any():
+                raise ValueError("a number that cannot be")
+            return cls(tensors["numbers"].long().numpy(), tensors["sizes"].long().numpy(), names,
+                       tensors["readings"].float().numpy(), tensors["doubts"].float().numpy(), smiles,
+                       header["generator"], header["source"])
+        except WeightsError:
+            raise
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise WeightsError(f"{path} is missing or damaged ({in_a_line(error)})") from None
 
     @classmethod
     def beside(cls, generator: Generator) -> Atlas | None:

@@ -153,8 +153,10 @@ def load(kind: type[T], source: str | Path) -> T:
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise FileNotFoundError(f"no settings at {source}: give a TOML file or one of the recipes {known}")
     try:
-        return build(kind, tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return build(kind, tomllib.loads(path.read_text(encoding="utf-8")))
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
@@ -181,4 +183,9 @@ def _over(default: Any, values: Mapping[str, Any], section: str) -> Any:
             raise ConfigError(f"{name} wants {type(old).__name__}, got {value!r}")
         else:
             changes[key] = value
-    return dataclasses.replace(default, **changes)
+    try:
+        return dataclasses.replace(default, **changes)
+    except ConfigError:
+        raise
+    except ValueError as error:  # a network's sizes
+        raise ConfigError(f"{section}{error}") from None

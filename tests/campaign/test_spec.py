@@ -66,6 +66,10 @@ def test_defaults_and_what_switches_stages_off(tmp_path: Path) -> None:
     ({"targets": [{}]}, "at least one target"),
     ({"molecules": 0}, "molecules must be a whole number of at least 1, not 0"),
     ({"molecules": True}, "molecules must be"),
+    ({"molecules": 10**18}, "molecules must be a whole number from 1 to 10000000"),
+    ({"budget": {"draws": 10**30}}, "budget.draws must be a whole number from 1 to"),
+    ({"x" * 10**6: 1}, "unknown key xxx"),
+    ({"targets": [["x" * 10**6]]}, "number 1 must be a mapping"),
     ({"seed": -1}, "seed must be"),
     ({"batch": 1001}, "from 1 to 1000"),
     ({"budget": {"draws": 0}}, "budget.draws"),
@@ -91,7 +95,10 @@ def test_what_is_refused(changes: dict, words: str) -> None:
     ("name: a\ntargets: [{gap: 5, gap: 6}]", "line 2: gap is given twice"),
     ("name: 2024-13-45", "not YAML"),
     ("name: !!python/object:os.system x", "not YAML"),
-    ("name: &a [*a]\ntargets: *a\nmolecules: 1", "must be"),
+    ("name: &a [*a]\ntargets: *a\nmolecules: 1", "line 1: aliases"),
+    ("targets: [{gap: 5}]\nslurm:\n  a: &a [x, x]\n  b: [*a, *a]", "line 4: aliases"),
+    ("name: a\nmolecules: 0x" + "f" * 9999 + "\ntargets: [{gap: 5}]", "molecules must be a whole number"),
+    ("name: a\nmolecules: 1\ntargets: [{gap: 5}]\ndatabase: ~nobody-of-that-name/a.db", "database: "),
     ("name: '\0'", "not YAML"),
 ])
 def test_files_that_are_no_specification(tmp_path: Path, text: str, words: str) -> None:
@@ -134,8 +141,9 @@ targets = st.lists(st.dictionaries(st.sampled_from(["gap", "mu", "homo"]),
 specs = st.fixed_dictionaries(
     {"name": st.from_regex(r"[a-zA-Z][a-z0-9_-]*", fullmatch=True), "targets": targets,
      "molecules": st.integers(1, 10**6)},
-    optional={"seed": st.integers(0), "batch": st.integers(1, 1000), "xtb": st.booleans(),
-              "dft": st.none() | st.fixed_dictionaries({"best": st.integers(1)}, optional={"relax": st.booleans()}),
+    optional={"seed": st.integers(0, 2**63 - 2), "batch": st.integers(1, 1000), "xtb": st.booleans(),
+              "dft": st.none() | st.fixed_dictionaries({"best": st.integers(1, 2**63 - 1)},
+                                                       optional={"relax": st.booleans()}),
               "workers": st.integers(1, 64)})
 
 

@@ -184,6 +184,10 @@ def test_a_hostile_file_is_named_and_refused(molecules: dict[str, list[Chem.Mol]
 @pytest.mark.parametrize(("files", "words"), [
     ({}, "no known form"), ({"train_data.pickle": b"", "drugs_crude.msgpack": b""}, "several forms"),
     ({"drugs_crude.msgpack": b"\x81\xa1C\xc0"}, "damaged"), ({"train_data.pickle": b"\x80\x04}."}, "not a list"),
+    ({"drugs_crude.msgpack": b"\x81\xa1C\x81\xaaconformers\xdd\xff\xff\xff\xff"}, "damaged"),
+    ({"drugs_crude.msgpack": msgpack.packb({"C": {"conformers": [{"totalenergy": [1.0], "xyz": []}]}})}, "damaged"),
+    ({"drugs_crude.msgpack": msgpack.packb({"C": {"conformers": [
+        {"totalenergy": 1.0, "xyz": [[6.0, 0.0, 0.0, 0.0]] * 2001}]}})}, "more than 2000 atoms"),
     *(({"drugs_crude.msgpack": msgpack.packb({"C": {"conformers": [{"totalenergy": -1.0, "xyz": rows}]}})},
        "is not a list") for rows in ([6.0, 0.0], [[6.0, 0.0, 0.0]], [[600.0, 0.0, 0.0, 0.0]])),
 ])  # fmt: skip
@@ -226,3 +230,13 @@ def test_a_pickle_of_rdkit_is_what_we_take_it_for() -> None:
     (mol,) = conformers("CCO", 1)
     read = load(io.BytesIO(pickle.dumps(mol)))
     assert from_rdkit(Chem.Mol(read.data)).smiles == "CCO"
+
+
+def test_a_molecule_that_a_store_cannot_count_is_left_out() -> None:
+    """Its atoms are numbered in a byte: the bonds of the 257th would have become the first's."""
+    from molflow.data.geom import checked
+
+    chain = from_rdkit(conformers("C" * 90, 1)[0])
+    assert len(chain.numbers) == 272
+    with pytest.raises(Unsound, match="more than 255 atoms"):
+        checked([chain])

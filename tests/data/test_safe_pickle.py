@@ -99,3 +99,35 @@ def test_any_bytes_are_read_or_refused(data: bytes, head: bytes) -> None:
     for read in (load, lambda file: list(entries(file))):
         with contextlib.suppress(Refused):
             read(io.BytesIO(head + data))
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (b"})" + b"\x85" * 1_000_000 + b"Ns.", "something else than text"),  # to hash such a tuple ends the process
+    (b"}(" + b")" + b"\x85" * 1_000_000 + b"Nu.", "something else than text"),
+    (b"(" * 200_000 + b"t" * 200_000 + b".", ""),
+    (b"(" * 200_000 + b"l" * 200_000 + b".", "wants LIST"),
+    (b"]q\0h\0a.", ""),  # a list that holds itself
+    (b"X\xff\xff\xff\x7fabc.", "damaged"), (b"\x8d" + b"\xff" * 8 + b".", "damaged"),
+    (b"\x8b\xff\xff\xff\x7f" + b"1.", "wants LONG4|damaged"),
+    # a text of 100 kB made into bytes a thousand times
+    (b"(c_codecs\nencode\nq\0X" + (100_000).to_bytes(4, "little") + b"a" * 100_000 + b"q\1X\6\0\0\0latin1q\2"
+     + b"h\0h\1h\2\x86R" * 1000 + b"t.", "again and again"),
+    (b"cbuiltins\neval\n(X\1\0\0\0" + b"1tR.", "asks for builtins.eval"),
+    (b"\x8c\x08builtins\x8c\x04exec\x93.", "asks for builtins.exec"),
+    (b"cposix\nsystem\n.", "asks for posix.system"), (b"cos\nsystem\n.", "asks for os.system"),
+    (b"\x82\1.", "wants EXT1"), (b"Pabc\n.", "wants PERSID"), (b"ios\nsystem\n.", "wants INST"),
+    (b"(cos\nsystem\no.", "asks for|wants OBJ"), (b"c_codecs\nencode\n)\x81.", "wants NEWOBJ"),
+])
+def test_bombs_do_not_go_off(data: bytes, words: str) -> None:
+    if not words:
+        load(io.BytesIO(b"\x80\4" + data))
+        return
+    with pytest.raises(Refused, match=words) as caught:
+        load(io.BytesIO(b"\x80\4" + data))
+    assert "\n" not in str(caught.value)
+
+
+def test_calls_within_calls_are_refused() -> None:
+    inner = Nasty((Chem.Mol, (Nasty((os.getcwd, ())),)))
+    with pytest.raises(Refused, match="getcwd"):
+        load(io.BytesIO(pickle.dumps(Nasty((Chem.Mol, (inner,))))))

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from molflow.data.signals import SignalStore
 from molflow.data.store import DataError, MoleculeStore, _ragged, data_folder, qm9_split
 from molflow.molecules.convert import Molecule, collate
 
@@ -215,3 +216,26 @@ def test_stores_of_different_properties_are_not_joined(qm9: list[Molecule], stor
     for stores in ([store, bare], []):
         with pytest.raises(ValueError, match="same properties"):
             MoleculeStore.cat(stores)
+
+
+@pytest.mark.parametrize(("key", "change"), [
+    ("positions", lambda x: x[:-1]), ("positions", lambda x: x.double()), ("numbers", lambda x: x * 0),
+    ("numbers", lambda x: x + 200), ("atom_ptr", lambda x: x.flip(0)), ("atom_ptr", lambda x: x + 1),
+    ("atom_ptr", lambda x: x * 2), ("bond_index", lambda x: x + 200), ("bond_index", lambda x: x * 0),
+    ("bond_order", lambda x: x + 3), ("bond_ptr", lambda x: x[:-1]), ("properties", lambda x: x[:, :0]),
+    ("index", lambda x: x.float()), ("bonded", lambda x: x[None]),
+])
+def test_arrays_that_do_not_belong_together_are_damage(store: MoleculeStore, tmp_path: Path, key: str, change) -> None:
+    path = tmp_path / "odd.safetensors"
+    replace(store, **{key: change(getattr(store, key))}).save(path)
+    with pytest.raises(DataError, match="is damaged"):
+        MoleculeStore.load(path)
+
+
+@pytest.mark.parametrize("train", [[], [torch.zeros(1, 1, 4)], [torch.zeros(1, 1, 0, dtype=torch.uint8)],
+                                   [torch.zeros(3, dtype=torch.int16)],
+                                   [torch.zeros(1, 1, 4, dtype=torch.int16), torch.zeros(1, 2, 4, dtype=torch.int16)]])
+def test_signals_that_are_none_are_damage(train: list[Tensor], tmp_path: Path) -> None:
+    SignalStore(train, [], "words").save(tmp_path / "odd.safetensors")
+    with pytest.raises(DataError, match="is damaged"):
+        SignalStore.load(tmp_path / "odd.safetensors")

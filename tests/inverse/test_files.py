@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import struct
 import subprocess
 import sys
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,6 +19,8 @@ import pytest
 import soundfile
 import torch
 
+from molflow.data import digits, speech
+from molflow.data.store import DataError
 from molflow.inverse import pictures, sounds
 from molflow.inverse.files import Shown, Wanted, restore_file
 from molflow.inverse.pictures import FileError, Picture
@@ -204,3 +212,90 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout == f"24 x 20 pixels, 8 bit, written to {tmp_path / 'out.png'}\n"
     again = run("--task", "inpaint", "--mask", folder / "mask.png")
     assert again.returncode == 2 and "give --overwrite" in again.stderr
+
+
+# ---- what strangers put in files -------------------------------------------------------------------------------------
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (2**13 + 1, 2**13), (2**31 - 1, 1), (0, 5)])
+def test_a_picture_is_not_read_because_it_says_it_is_large(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "a.png").write_bytes(png(*size, b""))
+    with pytest.raises(FileError, match=r"a\.png cannot be read as a picture") as error:
+        pictures.read(tmp_path / "a.png")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".webp", ".ppm", ".hdr", ".gif", ".jpg"])
+def test_a_picture_is_what_its_name_says(tmp_path: Path, suffix: str) -> None:
+    """OpenCV would read a dozen formats, each by another library."""
+    pixels = np.zeros((4, 4, 3), np.float32 if suffix == ".hdr" else np.uint8)
+    done, content = cv2.imencode(suffix, pixels)
+    assert done
+    (tmp_path / "a.png").write_bytes(content.tobytes())
+    with pytest.raises(FileError, match="it is not what its name says"):
+        pictures.read(tmp_path / "a.png")
+
+
+def test_a_recording_is_not_read_because_it_says_it_is_long(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", np.sin(np.arange(1000)) / 2, 8000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4  # 2^36 - 1 samples
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(FileError, match="68719476735 x 1 samples"):
+        sounds.read(tmp_path / "a.flac")
+
+
+@pytest.mark.parametrize("rate", [1, 3999, 2**31 - 1])
+def test_rates_that_would_fill_the_memory_are_refused(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(1000)) / 2, rate)
+    with pytest.raises(FileError, match=f"{rate} a second: at most"):
+        sounds.read(tmp_path / "a.wav")
+
+
+def test_sound_is_wav_or_flac_whatever_it_is_called(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(1000)) / 2, 8000, format="AIFF")
+    with pytest.raises(FileError, match="neither WAV nor FLAC"):
+        sounds.read(tmp_path / "a.wav")
+
+
+def test_more_channels_than_a_format_holds_are_refused_when_written(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"a\.flac cannot be written"):
+        sounds.write(tmp_path / "a.flac", Sound(torch.zeros(9, 100), 8000, "PCM_16"))
+    assert list(tmp_path.iterdir()) == []
+
+
+IDX = "t10k-images-idx3-ubyte.gz"
+
+
+@pytest.mark.parametrize(("read", "name", "content", "words"), [
+    (digits.read, IDX, gzip.compress(bytes(2**26 + 1)), "more than 67108864 bytes"),
+    (digits.read, IDX, gzip.compress(b"x")[:12] + b"\xff" * 20, "cannot be read"),
+    (digits.read, IDX, gzip.compress(struct.pack(">4i", 2051, -1, -1, 0)), "is not a file of idx"),
+    (digits.read, IDX, gzip.compress(struct.pack(">4i", 2051, 2**30, 4, 4)), "is not a file of"),
+    (speech.read, "fsdd.zip", zipped({"0_a_7.wav": bytes(2**28 + 1)}), "more than the 268435456"),
+    (speech.read, "fsdd.zip", zipped({"0_a_7.wav": b"RIFF"}), "cannot be read"),
+    (speech.read, "fsdd.zip", zipped({"../../0_a_7.txt": b""}), "holds no recordings"),
+])
+def test_archives_are_read_as_far_as_they_may_be(tmp_path: Path, read: Callable[[Path], object], name: str,
+                                                  content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

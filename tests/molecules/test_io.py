@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from molflow.molecules.convert import Molecule
+from molflow.molecules.convert import Molecule, collated, unbatch
 from molflow.molecules.io import (
     VALID_FIELD,
     read_sdf,
@@ -225,3 +225,120 @@ def test_damaged_frames_never_crash_the_reader(
         assert all(isinstance(atoms, ase.Atoms) for atoms in read(path))
     except ValueError as error:
         assert str(error).startswith(str(path))
+
+
+# ---- what strangers put in files -------------------------------------------------------------------------------------
+
+
+def test_an_sdf_that_would_fill_the_memory_is_skipped(tmp_path: Path) -> None:
+    """A bond matrix of 20,000 atoms takes 3 GB, of a file of 700 kB."""
+    rows = "".join(f"M  V30 {i} He {i} 0 0 0\n" for i in range(1, 20_001))
+    (tmp_path / "m.sdf").write_text("big\n  x                   3D\n\n  0  0  0     0  0            999 V3000\n"
+                                    "M  V30 BEGIN CTAB\n"
+                                    f"M  V30 COUNTS 20000 0 0 0 0\nM  V30 BEGIN ATOM\n{rows}M  V30 END ATOM\n"
+                                    "M  V30 END CTAB\nM  END\n$$$$\n")
+    molecules, [skipped] = read_sdf(tmp_path / "m.sdf")
+    assert not molecules and "20000 atoms are more than the 2000" in skipped.reason
+
+
+def test_one_large_molecule_does_not_pad_all_others(star, make) -> None:
+    n = 1500
+    chain = make(" ".join(["C"] * n), [(i, i + 1, 1) for i in range(n - 1)])
+    batches = list(collated([*[star("O", 2)] * 300, chain, *[star("C", 4)] * 300]))
+    assert sorted(place for places, _ in batches for place in places) == list(range(601))
+    assert sum(batch.bonds.numel() for _, batch in batches) < 3 * n * n
+    for places, batch in batches:
+        assert [len(molecule.numbers) for molecule in unbatch(batch)] == [
+            3 if place < 300 else n if place == 300 else 5 for place in places]
+
+
+def field(path: Path, star, name: str, value: str) -> str:
+    """An SDF of water with a field just as it is given."""
+    write_sdf(path, [star("O", 2)])
+    text = path.read_text().replace("$$$$\n", f"> <{name}>\n{value}\n\n$$$$\n")
+    path.write_text(text)
+    return text
+
+
+def test_fields_of_several_lines_go_through(tmp_path: Path, star) -> None:
+    field(tmp_path / "a.sdf", star, "note", "one\n two\nthree")
+    [molecule], _ = read_sdf(tmp_path / "a.sdf")
+    assert molecule.properties["note"] == "one\n two\nthree"
+    write_sdf(tmp_path / "b.sdf", [molecule])
+    assert read_sdf(tmp_path / "b.sdf")[0][0].properties["note"] == "one\n two\nthree"
+
+
+def test_what_only_some_programs_take_for_a_field_is_none(tmp_path: Path, star) -> None:
+    """No empty line before it: RDKit reads one field of two lines, others two fields."""
+    field(tmp_path / "a.sdf", star, "note", "one\n> <verdict>\nagrees")
+    molecules, [skipped] = read_sdf(tmp_path / "a.sdf")
+    assert not molecules and "'note' has no empty line after it" in skipped.reason
+
+
+def test_brackets_in_the_name_of_a_field_cannot_close_it(tmp_path: Path, star) -> None:
+    field(tmp_path / "a.sdf", star, "IC50 (<5 nM)> <b", "7")
+    [molecule], _ = read_sdf(tmp_path / "a.sdf")
+    assert molecule.properties["IC50 (‹5 nM)› ‹b"] == 7.0
+    write_sdf(tmp_path / "b.sdf", [molecule])
+    assert read_sdf(tmp_path / "b.sdf")[0][0].properties == molecule.properties
+
+
+def test_names_with_an_underscore_are_no_numbers(tmp_path: Path, star) -> None:
+    field(tmp_path / "a.sdf", star, "batch", "2024_001")
+    assert read_sdf(tmp_path / "a.sdf")[0][0].properties["batch"] == "2024_001"
+
+
+@pytest.mark.parametrize("properties", [{"name": "M  END"}, {"name": "a\nb"}, {"name": "$$$$"}, {"a": "x\nM  END"},
+                                        {"a": "x\n\n> <b>\ny"}, {"a": "x\n> <b>"}, {"a": "x\n$$$$"}, {"a": "x\ry"}])
+def test_no_property_becomes_another_record_or_field(tmp_path: Path, star, properties: dict[str, float | str]) -> None:
+    with pytest.raises(ValueError, match="cannot be written to an SDF"):
+        write_sdf(tmp_path / "a.sdf", [replace(star("O", 2), properties=properties)])
+
+
+@shared_folder
+@given(st.dictionaries(st.text(min_size=1, max_size=12), st.text(max_size=30) | st.floats(allow_nan=False), max_size=3))
+def test_an_sdf_says_what_was_written_or_is_not_written(tmp_path: Path, star, properties: dict) -> None:
+    water = replace(star("O", 2), properties=properties)
+    try:
+        write_sdf(tmp_path / "a.sdf", [water, star("C", 4)])
+    except (ValueError, UnicodeEncodeError):
+        return
+    molecules, skipped = read_sdf(tmp_path / "a.sdf")
+    assert not skipped and [m.formula for m in molecules] == ["H2O", "CH4"]
+    assert len(molecules[0].properties) <= len(properties | {VALID_FIELD: 1})
+
+
+def test_an_xyz_is_as_long_as_it_is_and_not_as_it_says(tmp_path: Path) -> None:
+    """ASE's reader looks for so many lines, for ever."""
+    for text in ("1000000000000\n\nC 0 0 0\n", "-1\n\n",
+                 "1\nProperties=species:S:1:pos:R:3:x:R:100000000\nC 0 0 0\n", "9" * 5000):
+        (tmp_path / "a.xyz").write_text(text)
+        with pytest.raises(ValueError, match="is not a readable XYZ file"):
+            read_xyz(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize("name", ["a@1", "a.xyz.gz", "a@:", "-"])
+def test_the_name_of_a_file_says_nothing(tmp_path: Path, name: str) -> None:
+    """ASE takes what follows an @ for a choice of frames, and unpacks by the suffix."""
+    (tmp_path / "a").write_text("1\n\nC 0 0 0\n")
+    (tmp_path / name).write_text("1\n\nO 0 0 0\n")
+    assert [atoms.get_chemical_formula() for atoms in read_xyz(tmp_path / name)] == ["O"]
+
+
+def test_no_property_becomes_a_frame_of_an_xyz(tmp_path: Path, star) -> None:
+    forged = replace(star("O", 2), properties={"note": "x\n1\n\nC 0 0 0\n", "empty": "", "path": "a\\"})
+    write_xyz(tmp_path / "a.xyz", [forged, star("C", 4)])
+    first, second = read_xyz(tmp_path / "a.xyz")
+    assert (len(first), len(second)) == (3, 5) and first.info == {"note": "x 1 C 0 0 0", "path": "a"}
+    for key in ("Lattice", "properties", "pbc", "a=b", "a\nb"):
+        with pytest.raises(ValueError, match="cannot be written to an XYZ file"):
+            write_xyz(tmp_path / "a.xyz", [replace(star("O", 2), properties={key: "x"})])
+
+
+def test_a_spreadsheet_calculates_nothing(tmp_path: Path, star) -> None:
+    said = {"name": "=HYPERLINK(\"x\")", "@key": "+1+1", "note": "-cmd", "tab": "\t=1", "gap": -5.0, "plain": "a=b"}
+    write_csv(tmp_path / "m.csv", [replace(star("O", 2), properties=said)])
+    with (tmp_path / "m.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["name"] == "'=HYPERLINK(\"x\")" and row["'@key"] == "'+1+1" and row["note"] == "'-cmd"
+    assert row["tab"] == "'\t=1" and row["gap"] == "-5.0" and row["plain"] == "a=b"

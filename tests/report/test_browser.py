@@ -199,7 +199,8 @@ def test_nothing_sticks_out_and_words_can_be_read(browser, folder, width, scheme
 HOSTILE = ["<img src=x onerror=pwn()>", "</script><script>pwn()</script>", "<!--<script>",
            "\"onmouseover=\"pwn()\" x=\"", "'onclick='pwn()", "</style></title><svg onload=pwn()>",
            "javascript:pwn()", "&lt;b&gt;", "{{ 7 * 7 }}", "\u2028pwn()\u2029", "]]>", "${pwn()}",
-           "https://example.org/a.png"]
+           "https://example.org/a.png", "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
+           "\u202egnp.exe\u2066\u2069", "long " * 2000]
 
 
 @pytest.fixture

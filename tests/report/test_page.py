@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import hashlib
 import json
 import os
 import re
@@ -221,6 +223,17 @@ DAMAGE = {
     "no molecules": (lambda folder: (folder / "molecules.sdf").unlink(), "has no molecules.sdf"),
     "molecules empty": (edit("molecules.sdf", lambda _: ""), "molecules.sdf is damaged"),
     "molecules cut": (edit("molecules.sdf", lambda text: text[:text.rindex("$$$$", 0, -8) + 5]), "different runs"),
+    "fragment a number": (settings(fragment=5), "fragment cannot be '5'"),
+    "lead without similarity": (settings(lead="C", similarity=None), "similarity"),
+    "model a list": (settings(model=["qm9"]), "model cannot be"),
+    "model of none": (settings(model="../../etc"), "there is no model"),
+    "half a character": (edit("run.json", lambda text: text.replace("a warning", "\\ud800")), "run.json is damaged"),
+    "brackets": (edit("run.json", lambda _: "[" * 100_000), "is not a run of molflow"),
+    "time not a number": (edit("trajectory.xyz", lambda text: text.replace("t=0.25", "t=nan")), "trajectory.xyz"),
+    "molecule without end": (edit("trajectory.xyz", lambda text: text.replace("molecule=7", "molecule=inf")),
+                             "trajectory.xyz is damaged"),
+    "molecule that is not there": (edit("trajectory.xyz", lambda text: text.replace("molecule=7", "molecule=8")),
+                                   "there is no molecule 8"),
     "another trajectory": (edit("trajectory.xyz", lambda _: "1\nt=0\nC 0 0 0\n"), "trajectory.xyz is damaged"),
     "trajectory of two": (edit("trajectory.xyz", lambda text: text + "1\nt=0 molecule=7\nC 0 0 0\n"), "one molecule"),
     "trajectory's bonds": (edit("trajectory.xyz", lambda text: text.replace("0-1:2", "0-99:2")), "trajectory.xyz"),
@@ -254,3 +267,30 @@ def test_the_command_writes_the_page_or_says_why_not(saved, tmp_path):
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr == "molflow: there is no folder nowhere\n"
     assert read_sdf(folder / "molecules.sdf")[1]  # the broken one that no SDF can hold was no obstacle
+
+
+def test_a_name_out_of_a_file_never_becomes_a_path(saved, tmp_path, monkeypatch):
+    """The weights that a run names are looked for among those that ship, to say whether they are the same."""
+    folder = shutil.copytree(saved, tmp_path / "run")
+    (tmp_path / "secret.safetensors").write_bytes(b"x")
+    record = json.loads((folder / "run.json").read_text())
+    role = os.path.relpath(tmp_path / "secret", SHIPPED)
+    known = {"file": "a.safetensors", "sha256": hashlib.sha256(b"x").hexdigest()}
+    record["settings"]["weights"] = {role: known, "a" * 5000: known, "a\0b": known}
+    (folder / "run.json").write_text(json.dumps(record))
+    command = content.command(read_run(folder).record["settings"])
+    assert f"--{role} a.safetensors" in command and command.count("a.safetensors") == 3
+
+
+@pytest.mark.parametrize("value", ["1e308", "inf", "nan", "1e-320", "", "text"])
+def test_values_at_the_ends_of_the_scale_make_a_page_that_browsers_can_read(saved, tmp_path, value):
+    folder = shutil.copytree(saved, tmp_path / "run")
+    with (folder / "results.csv").open(newline="") as file:
+        names, *rows = csv.reader(file)
+    rows[4][names.index("evaluator_gap")], rows[5][names.index("evaluator_gap")] = value, "-1e308"
+    with (folder / "results.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    text = write_report(folder, overwrite=True).read_text(encoding="utf-8")
+    said = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1]
+    assert json.loads(said, parse_constant=pytest.fail)["molecules"]  # JavaScript's JSON has neither NaN nor Infinity
+    assert "left:nan" not in text and "left:inf" not in text

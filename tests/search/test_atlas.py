@@ -128,3 +128,17 @@ def test_an_atlas_is_found_beside_its_weights_and_refused_beside_others(tiny_wei
         (tmp_path / "mine.atlas.safetensors").write_bytes(damage)
         with pytest.raises(WeightsError, match=r"mine\.atlas\.safetensors"):
             Atlas.beside(generator)
+
+
+@pytest.mark.parametrize("change", [
+    {"numbers": np.arange(2)}, {"sizes": np.zeros(3, int)}, {"readings": np.zeros((3, 5), np.float32)},
+    {"doubts": np.zeros((3, 1), np.float32)}, {"smiles": ("C", "N")}, {"numbers": np.array([0, 1, -1])},
+])
+def test_parts_that_do_not_belong_together_are_damage(tmp_path: Path, change: dict) -> None:
+    atlas = Atlas(np.arange(3), np.array([5, 4, 3]), PROPERTIES, np.zeros((3, 6), np.float32), np.zeros(3, np.float32),
+                  ("C", "N", "O"), "0" * 64, "words")
+    atlas.save(tmp_path / "a.safetensors")
+    assert len(Atlas.load(tmp_path / "a.safetensors")) == 3
+    dataclasses.replace(atlas, **change).save(tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="damaged"):
+        Atlas.load(tmp_path / "a.safetensors")

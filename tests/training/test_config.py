@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molflow.nn.velocity import VelocityConfig
-from molflow.training.config import ConfigError, GeneratorConfig, PropertyTraining, Run, build, load
+from molflow.training.config import ConfigError, GeneratorConfig, PropertyTraining, Run, SignalConfig, build, load
 
 KINDS = pytest.mark.parametrize("kind", [GeneratorConfig, PropertyTraining])
 
@@ -61,7 +61,20 @@ def test_a_word_that_is_not_among_the_choices_is_refused(setting: dict[str, str]
         build(GeneratorConfig, {"run": setting})
 
 
-@pytest.mark.parametrize("content", [b"run = ", b"[run\n", b"\xff\xfe", b"a = 1\na = 2"])
+@pytest.mark.parametrize(("kind", "text", "words"), [
+    (SignalConfig, "patch = 0", "network.patch"), (SignalConfig, "levels = 1000000", "network.levels"),
+    (SignalConfig, "width = 3", "network.width"), (SignalConfig, "growth = inf", "network.growth"),
+    (SignalConfig, "dims = 3", "network.dims"), (GeneratorConfig, "layers = -1", "network.layers"),
+    (GeneratorConfig, "heads = 3", "network.scalars"), (PropertyTraining, "cutoff = nan", "network.cutoff"),
+    (PropertyTraining, "radial_2 = 13", "network.radial_1 and radial_2"),
+])
+def test_sizes_that_no_network_can_have_are_refused(kind: type, text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(kind, write(tmp_path / "a.toml", f"[network]\n{text}"))
+
+
+@pytest.mark.parametrize("content", [b"run = ", b"[run\n", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 9999,
+                                     b"a = " + b"1" * 5000])
 def test_what_is_not_toml_is_refused_with_the_files_name(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
     path.write_bytes(content)
