@@ -199,4 +199,4 @@ def test_the_time_to_read_a_target_grows_with_its_length_only():
     many = 200_000
     for text in (" " * many, "gap=" + "1" * many + "\nx", "gap=5" + " " * many + "x\ny", "gap" + " " * many):
         with pytest.raises(TargetError):
-            parse_targets([text])
+            check_targets(parse_targets([text]))

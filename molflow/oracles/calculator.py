@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 
 import ase
 import numpy as np
@@ -27,7 +27,7 @@ def name_of(source: Source, relax: bool) -> str:
         ValueError: it cannot be made or sent to another process, calculates no energy, or, to relax with, no forces.
     """
     try:
-        pickle.dumps(source)
+        ForkingPickler.dumps(source)
     except Exception as error:  # whatever somebody else's class raises
         raise ValueError("the calculator cannot be sent to other processes: give a class, or a function that makes it "
                          f"and has a name in a module ({error})") from None

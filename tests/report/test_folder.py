@@ -137,7 +137,7 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, designed, monke
         designed(n=2).save(folder)
     before = contents(folder) if older else None
     if fault == "property":  # of the last one, when others are written already
-        run.molecules[-1].properties["note"] = "two\nlines"
+        run.molecules[-1].properties["note"] = "two\n\nlines"
     elif fault == "interrupt":
         def interrupt(_):
             raise KeyboardInterrupt
