@@ -27,7 +27,7 @@ _END_OF_RECORD = "$$$$"
 _END_OF_MOLECULE = re.compile(r"^M  END", re.MULTILINE)
 _BREAKS_TITLE = re.compile(r"^\$\$\$\$|^M  END|[\r\n]")
 _BREAKS_FIELD_NAME = re.compile(r"^$|^_|[\r\n<>]")  # RDKit holds back names with an underscore in front
-_BREAKS_FIELD_VALUE = re.compile(r"^(?:\$\$\$\$|>|M  END|\n)|\n\Z|\r", re.MULTILINE)
+_BREAKS_FIELD_VALUE = re.compile(r"^(?:\$\$\$\$|>.*<|M  END|\n)|\n\Z|\r", re.MULTILINE)
 _BREAKS_XYZ_NAME = re.compile(r"^$|^(?:Properties|Lattice|pbc)$|[\r\n=\"'\\]", re.IGNORECASE)
 _COLUMNS = re.compile(r":[SRIL]:(\d+)", re.IGNORECASE)
 MOST_COLUMNS = 1000

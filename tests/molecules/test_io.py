@@ -73,6 +73,13 @@ def test_properties_survive_an_sdf(tmp_path: Path, star, properties: dict[str, f
     assert molecule.properties == {**properties, VALID_FIELD: 1.0}
 
 
+def test_a_lower_bound_is_a_field_that_rdkit_reads(tmp_path: Path, star) -> None:
+    """`molflow design --target 'gap>6'` could not save what it had found."""
+    write_sdf(tmp_path / "p.sdf", [replace(star("O", 2), properties={"target_gap": ">6", "note": ">6\n>7"})] * 2)
+    assert [molecule.properties["target_gap"] for molecule in read_sdf(tmp_path / "p.sdf")[0]] == [">6", ">6"]
+    assert [mol.GetProp("note") for mol in Chem.SDMolSupplier(str(tmp_path / "p.sdf"))] == [">6\n>7"] * 2
+
+
 @pytest.mark.parametrize(
     "properties", [{"a": "x\n\n$$$$"}, {"a": "$$$$"}, {"a": "> <b>"}, {"<a>": 1.0}, {"": 1.0}, {"_a": 1.0}]
 )
