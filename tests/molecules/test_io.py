@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rdkit import Chem
 
 from molflow.molecules.convert import Molecule, collated, unbatch
 from molflow.molecules.io import (
