@@ -99,6 +99,10 @@ def test_from_files_to_molecules(home: Path, molflow) -> None:
     assert {"guide_size", "evaluator_width", "target_size"} <= set(table) and set(table["level"]) == {"mine"}
     assert "size 40 Da" in (home / "designed" / "report.html").read_text()
 
+    done = molflow("design", "--target", "size=40", "-n", 1, "--draws", 2, "--generations", 0, "--gradients", 0,
+                   "--out", home / "shipped", "--device", "cpu", *readers)  # whose atlas says nothing of a size
+    assert done.returncode == 0 and "is of another guide: candidates were drawn" in done.stderr
+
     refused = molflow("design", "--target", "gap=5", "--out", home / "no", *weights, *readers)
     assert refused.returncode == 2 and refused.stderr == "molflow: unknown property 'gap': known are size, width\n"
 
