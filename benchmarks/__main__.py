@@ -6,7 +6,6 @@ import ast
 import importlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import BENCHMARKS
+from molflow.cli import answer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="What molflow achieves and what it costs.")
@@ -86,20 +86,7 @@ def _subject(module: str) -> str:
 
 
 def main() -> None:
-    """Exit status 2 for bad input, 1 for work that failed, one sentence either way."""
-    try:
-        app()
-    except (ValueError, FileExistsError, NotADirectoryError) as error:
-        _fail(str(error), 2)
-    except (OSError, MemoryError, RuntimeError) as error:
-        _fail(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}", 1)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
-
-
-def _fail(message: str, status: int) -> None:
-    print(f"benchmarks: {message}", file=sys.stderr)
-    raise SystemExit(status)
+    answer(app, "benchmarks")
 
 
 if __name__ == "__main__":

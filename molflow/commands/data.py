@@ -33,8 +33,7 @@ def prepare(
     if name not in ("qm9", "moses3d", *SOURCES):
         raise InputError(f"unknown data set {name!r}: known are qm9, moses3d, {', '.join(SOURCES)}")
     out = out or data_folder() / f"{name}.safetensors"
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: give --overwrite to prepare it again")
+    check_free(overwrite, out)
     if name == "qm9":
         from molflow.data import qm9
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ import ase.io
 from rdkit import Chem, rdBase
 
 from molflow.molecules.convert import Molecule, from_rdkit, sanitise
+from molflow.writing import written_whole
 
 VALID_FIELD = "valid"
 _END_OF_RECORD = re.compile(r"^\$\$\$\$.*\n?", re.MULTILINE)
@@ -207,14 +207,3 @@ def inchikey(molecule: Molecule) -> str:
     with rdBase.BlockLogs():
         Chem.AssignStereochemistryFrom3D(sanitised)
         return Chem.MolToInchiKey(sanitised)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, moved to `path` on success and removed on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
