@@ -68,6 +68,9 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
         finally:
             if old.exists() and not target.exists():
                 old.rename(target)
+    except OSError as error:
+        error.filename = str(folder)  # where the molecules were to be, not where they were on their way
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
