@@ -75,8 +75,9 @@ sys.exit("no" if how == "refuses" else 0)
 
 
 @pytest.mark.parametrize(("how", "row"), [
-    ("well", ["1", "0", "0", "0", "1"]), ("careless", ["1", "1", "0", "0", "1"]), ("forgets", ["1", "0", "0", "1", "1"]),
-    ("differs", ["0", "0", "1", "0", "1"]), ("refuses", ["0", "0", "1", "0", "1"]),
+    ("well", ["1", "0", "0", "0", "1"]), ("careless", ["1", "1", "0", "0", "1"]),
+    ("forgets", ["1", "0", "0", "1", "1"]), ("differs", ["0", "0", "1", "0", "1"]),
+    ("refuses", ["0", "0", "1", "0", "1"]),
 ])
 def test_a_command_that_minds_a_kill_is_noticed(tmp_path: Path, how: str, row: list[str]) -> None:
     case = Case(lambda folder: ["-c", SCRIPT, str(folder), how], lambda folder: [],
