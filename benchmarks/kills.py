@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -84,14 +85,10 @@ def run(*, n: int = 10, seed: int = 0, parts: Parts) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         found: dict[str, Any] = {}
         for name, case in cases(prepare(Path(folder), seed), seed).items():
-            def measured(part: str, measure: Callable[[Case, Path], dict[str, Any]], case: Case = case,
-                         name: str = name) -> dict[str, Any]:
-                with TemporaryDirectory() as own:
-                    return parts(f"{name}-{part}", lambda: measure(case, Path(own)))
-
-            wanted = measured("undisturbed", undisturbed)
+            part = name.replace(" ", "-")
+            wanted = parts(f"{part}-undisturbed", partial(_apart, undisturbed, case))
             moments = [wanted["seconds"] * Random(f"{seed} {name} {turn}").random() for turn in range(n)]
-            kills = [measured(f"{turn:02}", lambda case, own, moment=moment: killed(case, own, moment))
+            kills = [parts(f"{part}-{turn:02}", partial(_apart, killed, case, moment))
                      for turn, moment in enumerate(moments)]
             found[name] = {"seconds": wanted["seconds"], "promises": case.kept is not None, "compared":
                            sorted(wanted["content"]), "kills": [_judged(kill, wanted["content"]) for kill in kills]}
@@ -156,7 +153,7 @@ def undisturbed(case: Case, folder: Path) -> dict[str, Any]:
     return {"seconds": time.monotonic() - begun, "content": _digested(case.content(folder))}
 
 
-def killed(case: Case, folder: Path, moment: float) -> dict[str, Any]:
+def killed(case: Case, moment: float, folder: Path) -> dict[str, Any]:
     """Kill a command after so many seconds, look at what it has left, and let it go on to its end."""
     begun = time.time()
     running = _start(case.begin(folder))
@@ -220,6 +217,12 @@ def _temporary(folder: Path) -> list[str]:
     """Files of unfinished writing; locks are there to stay."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*")
             if path.is_file() and is_temporary(path, folder) and path.suffix != ".lock"]
+
+
+def _apart(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """In a folder of its own."""
+    with TemporaryDirectory() as folder:
+        return measure(*arguments, Path(folder))
 
 
 def _start(arguments: list[str]) -> subprocess.Popen[str]:

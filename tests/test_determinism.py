@@ -1,6 +1,6 @@
 """The same seed gives the same molecules: how far that goes.
 
-Measured on a Xeon with the shipped generator, 24 source points, 20 steps. In the same batch again, in the batch in
+Measured on an EPYC with the shipped generator, 24 source points, 20 steps. In the same batch again, in the batch in
 another order, in batches of 8 instead of 24, and by two threads instead of one: the same to the last bit. One by one,
 where a matrix product becomes another routine: positions within 3e-6 Å, elements, charges and bonds the same. So a
 source point by its number (`MoleculeSpace.numbered_noise`, from which atlases and couplings are made) says the

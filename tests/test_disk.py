@@ -219,6 +219,16 @@ def test_a_training_that_meets_a_full_disk_goes_on_from_its_last_checkpoint(disk
     assert torch.load(out / "state.ckpt", weights_only=True)["step"] == 2
 
 
+def test_weights_and_their_card_are_written_both_or_neither(disk: Disk) -> None:
+    small, path = UNetConfig(channels=1, width=16, blocks=1), disk.folder / "w.safetensors"
+    save_weights(path, UNet(small), Card("signal", vars(small)))
+    before = disk.content()
+    disk.fill()
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(path, UNet(small), Card("signal", {**vars(small), "blocks": 2}))
+    assert disk.content() == before and len(before) == 2
+
+
 def test_what_a_benchmark_has_measured_stays(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     measured: list[str] = []
 

@@ -84,7 +84,7 @@ def test_a_command_that_minds_a_kill_is_noticed(tmp_path: Path, how: str, row: l
                 lambda folder: digests(folder, "all.json"),
                 lambda folder: {path.name: path.stat().st_mtime_ns for path in folder.glob("part.json")},
                 ("part.json",))
-    kill = killed(case, tmp_path, 600)
+    kill = killed(case, 600, tmp_path)
     assert kill["left"] and kill["lost_seconds"] < 600
     wanted = {"all.json": digest_of(b"[1, 2]")}
     different = [] if kill["content"] == wanted else ["all.json"]
