@@ -40,7 +40,7 @@ CHECKPOINT = 1.2
 RECIPE = f"""
 [run]
 part = "train"
-molecules = 16_000
+molecules = 8_000
 batch_size = 8
 precision = "float32"
 compile = false
