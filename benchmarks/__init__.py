@@ -26,6 +26,8 @@ BENCHMARKS = {
     "audio-inverse": "benchmarks.audio_inverse",
     "source-gradient": "benchmarks.source_gradient",
     "campaign-kill": "benchmarks.campaign_kill",
+    "kills": "benchmarks.kills",
+    "soak": "benchmarks.soak",
     "druglike-unconditional": "benchmarks.druglike_unconditional",
     "scaling": "benchmarks.scaling",
     "fuzzing": "benchmarks.fuzzing",

@@ -6,7 +6,6 @@ import ast
 import importlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import BENCHMARKS
-from molflow.extras import needed
+from molflow.cli import answer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="What molflow achieves and what it costs.")
@@ -41,7 +40,7 @@ def run(
     weights: Annotated[Path | None, typer.Option(help="Folder of weights instead of the shipped one.")] = None,
     steps: Annotated[str | None, typer.Option(help="solver: numbers of steps to measure memory at, 2,4,8.")] = None,
     properties: Annotated[str | None, typer.Option(help="qm9-targets and -dft: only these, gap,mu.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="qm9-targets-dft: begin no molecule after so long.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="qm9-targets-dft, soak: begin nothing after so long.")] = None,
     recipe: Annotated[str | None, typer.Option(help="training: a generator's recipe or TOML file.")] = None,
     signals: Annotated[str | None, typer.Option(help="image-inverse: digits or photos.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Benchmarks with parts: skip what is there already; "
@@ -87,21 +86,7 @@ def subject(module: str) -> str:
 
 
 def main() -> None:
-    """Exit status 2 for bad input, 1 for work that failed, one sentence either way."""
-    try:
-        with needed():
-            app()
-    except (ValueError, FileExistsError, NotADirectoryError) as error:
-        _fail(str(error), 2)
-    except (OSError, MemoryError, RuntimeError) as error:
-        _fail(f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}", 1)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
-
-
-def _fail(message: str, status: int) -> None:
-    print(f"benchmarks: {message}", file=sys.stderr)
-    raise SystemExit(status)
+    answer(app, "benchmarks")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ def run(*, n: int = 200, seed: int = 0) -> dict[str, Any]:
     """
     chance = Random(seed)
     with TemporaryDirectory() as folder:
-        files = {name: _write(Path(folder), name, n, seed) for name in ("undisturbed", "killed")}
+        files = {name: write(Path(folder), name, n, seed) for name in ("undisturbed", "killed")}
         begun = time.perf_counter()
         _end(_start(files["undisturbed"]))
         seconds = {"undisturbed": time.perf_counter() - begun}
-        wanted = _content(files["undisturbed"])
+        wanted = content(files["undisturbed"])
         stages = len(wanted) + sum("xtb_verdict" in values for values, *_ in wanted.values())
 
         begun = time.perf_counter()
@@ -57,14 +57,14 @@ def run(*, n: int = 200, seed: int = 0) -> dict[str, Any]:
             (coordinator if everything else psutil.Process(chance.choice(workers))).kill()
             if everything:
                 coordinator.wait()
-                now = _times(files["killed"])
+                now = times(files["killed"])
                 redone += sum(now.get(key) != value for key, value in kept.items())
                 kept = now
                 coordinator = _start(files["killed"])
             kills.append({"stored": moment, "killed": "everything" if everything else "a worker"})
         _end(coordinator)
         seconds["killed"] = time.perf_counter() - begun
-        found, now = _content(files["killed"]), _times(files["killed"])
+        found, now = content(files["killed"]), times(files["killed"])
         redone += sum(now.get(key) != value for key, value in kept.items())
         return {
             "molecules": n, "records": len(found), "kills": kills, "seconds": seconds, "redone": redone,
@@ -86,7 +86,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
                   "molecules: " + ", ".join(f"{count} {word}" for word, count in results["status"].items()) + ".")]
 
 
-def _write(folder: Path, name: str, n: int, seed: int) -> Path:
+def write(folder: Path, name: str, n: int, seed: int) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**SPEC, "seed": seed, "molecules": -(-n // len(SPEC["targets"])),
                                     "database": f"{name}.db"}))
@@ -118,14 +118,14 @@ def _rows(file: Path) -> list[Any]:
     return list(ase.db.connect(path, use_lock_file=False).select()) if path.exists() else []
 
 
-def _content(file: Path) -> dict[str, Any]:
+def content(file: Path) -> dict[str, Any]:
     """All that a record holds, but ids and times."""
     return {row.key: ({key: value for key, value in row.key_value_pairs.items() if not key.endswith("_seconds")},
                       row.numbers.tolist(), row.positions.tolist(), row.initial_charges.tolist(),
                       row.data["generated"].tolist(), np.asarray(row.data["bonds"]).tolist()) for row in _rows(file)}
 
 
-def _times(file: Path) -> dict[tuple[str, str], float]:
+def times(file: Path) -> dict[tuple[str, str], float]:
     """When each record was designed and how long xTB took: both change if it is done again."""
     rows = _rows(file)
     return {(row.key, "made"): row.ctime for row in rows} | {(row.key, "xtb"): row.xtb_seconds for row in rows

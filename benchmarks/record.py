@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -22,13 +21,16 @@ from rich.console import Console
 from benchmarks.memory import peak_mb
 from benchmarks.tables import Picture
 from molflow import provenance
+from molflow.writing import check_writable, written_whole
 
 
 def check_free(out: Path, name: str, *, resume: bool, overwrite: bool) -> None:
-    """Raise FileExistsError where a result of this benchmark lies that must neither be replaced nor gone on with."""
+    """Raise FileExistsError where a result of this benchmark lies that must neither be replaced nor gone on with, and
+    NotADirectoryError where none can be written."""
     taken = [path for path in (out / f"{name}.json", out / f"{name}.md", _parts_folder(out, name)) if path.exists()]
     if taken and not (resume or overwrite):
         raise FileExistsError(f"{taken[0]} exists: choose another --out, or give --overwrite")
+    check_writable(out / f"{name}.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,13 +130,8 @@ def execute(name: str, module: ModuleType, out: Path, options: dict[str, Any], *
 
 def write(path: Path, content: str | bytes) -> None:
     """Under another name first, so that nobody meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def plain(value: Any) -> Any:

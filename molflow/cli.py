@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -42,28 +43,47 @@ def _every_command(
 
 
 def main() -> None:
-    """Run the command line. Exit status 2 for bad input, 1 for work that failed, one sentence either way."""
+    """Run the command line."""
+    answer(app, "molflow")
+
+
+def answer(app: typer.Typer, name: str) -> None:
+    """Run a command line. Exit status 2 for bad input, 1 for work that failed, one sentence of ``name`` either way."""
     try:
-        with needed():
-            app(standalone_mode=True)
+        try:
+            with needed():
+                app(standalone_mode=True)
+        finally:
+            _flush()
     except (InputError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        fail(sentence(error), 2)
+        fail(name, sentence(error), 2)
     except (OSError, MemoryError, RuntimeError) as error:
-        fail(f"failed: {sentence(error)}", 1)
+        fail(name, f"failed: {sentence(error)}", 1)
     except KeyboardInterrupt:
-        fail("stopped", 130)
+        fail(name, "stopped", 130)
+
+
+def _flush() -> None:
+    """See that what was printed is out, while it can still be told that the disk behind it is full."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again at its end, aloud
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            raise SystemExit(1) from None
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def sentence(error: BaseException) -> str:
     """What an exception says, in one line and without the operating system's number."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return printable(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.strerror:
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     return printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
 
 
-def fail(message: str, status: int) -> None:
+def fail(name: str, message: str, status: int) -> None:
     """Say what is wrong in one line and leave."""
-    print(f"molflow: {message}", file=sys.stderr)
+    print(f"{name}: {message}", file=sys.stderr)
     raise SystemExit(status)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from molflow.writing import check_writable, written_whole
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,10 +39,14 @@ class InputError(Exception):
 
 
 def check_free(overwrite: bool, *files: Path | None) -> None:
-    """Raise InputError where one of the files to be written exists already and may not be overwritten."""
+    """Raise InputError where one of the files to be written exists already and may not be overwritten, or cannot be
+    put there."""
     for file in filter(None, files):
+        if file.is_dir():
+            raise InputError(f"{file} is a folder: name a file")
         if file.exists() and not overwrite:
             raise InputError(f"{file} exists: choose another name or give --overwrite")
+        check_writable(file)
 
 
 @contextmanager
@@ -88,10 +94,8 @@ def deliver(table: pd.DataFrame, out: Path | None) -> None:
 
     table = table.map(cell).rename(columns=cell)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(out.name + ".part")
-        table.to_csv(part, index=False)
-        part.replace(out)
+        with written_whole(out) as temporary:
+            table.to_csv(temporary, index=False)
         print(f"{len(table)} molecules, written to {out}")
     else:
         print(table.round(4).to_csv(index=False), end="")

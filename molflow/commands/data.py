@@ -44,8 +44,7 @@ def prepare(
         if stem in ("qm9", "moses3d", *SOURCES) or Path(stem).name != stem:
             raise InputError(f"a data set of your own cannot be called {stem!r}: give another --name")
     out = out or data_folder() / f"{stem}.safetensors"
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: give --overwrite to prepare it again")
+    check_free(overwrite, out)
     if name == "qm9":
         from molflow.data import qm9
 

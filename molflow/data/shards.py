@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from molflow.data.store import DataError, MoleculeStore
 from molflow.parallel import start_alone
+from molflow.writing import written_whole
 
 Chunk = TypeVar("Chunk", bound=Sequence)
 Made = tuple[MoleculeStore, Counter[str]]
@@ -42,7 +42,7 @@ class Shards:
         folder.mkdir(parents=True, exist_ok=True)
         file, wanted = folder / "settings.json", json.dumps(settings)
         if not file.exists():
-            _replace(file, wanted)
+            _write(file, wanted)
         elif file.read_text() != wanted:
             raise DataError(f"{folder} was begun with other settings, {file.read_text()}: choose another --out, or "
                             "remove it")
@@ -55,7 +55,7 @@ class Shards:
 
     def numbers(self) -> list[int]:
         """Of the parts that are there, ascending."""
-        return sorted(int(file.stem) for file in self.folder.glob("*.safetensors"))
+        return sorted(int(file.stem) for file in self.folder.glob("[0-9]*.safetensors"))
 
     def make(self, chunks: Iterable[Chunk], work: Callable[[Chunk], Made], *, workers: int, total: int | None,
              what: str, first: int = 0) -> int:
@@ -106,7 +106,7 @@ class Shards:
         join([self.store_file(i) for i in range(count)], out)
 
     def _keep(self, number: int, store: MoleculeStore, refused: Counter[str]) -> None:
-        _replace(self.note_file(number), json.dumps(refused))
+        _write(self.note_file(number), json.dumps(refused))
         store.save(self.store_file(number))  # last: that it is there means that all is
 
 
@@ -134,21 +134,16 @@ def join(parts: Sequence[Path], out: Path) -> None:
                        "data_offsets": [end, end := end + length * math.prod(rest) * size]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    partial = out.with_name(out.name + ".part")
-    try:
-        with partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for key in list(header)[1:]:
-                start = 0
-                for number, path in enumerate(parts):
-                    with _opened(path) as part:
-                        values = part.get_tensor(key)
-                    if key.endswith("_ptr"):
-                        values, start = values[number > 0 :] + start, start + int(values[-1])
-                    file.write(np.ascontiguousarray(values).tobytes())
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(out) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for key in list(header)[1:]:
+            start = 0
+            for number, path in enumerate(parts):
+                with _opened(path) as part:
+                    values = part.get_tensor(key)
+                if key.endswith("_ptr"):
+                    values, start = values[number > 0 :] + start, start + int(values[-1])
+                file.write(np.ascontiguousarray(values).tobytes())
 
 
 _BYTES = {"F32": 4, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
@@ -163,7 +158,6 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is damaged ({error}): remove it and run the same command again") from None
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text)

@@ -15,11 +15,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import Vocabulary, vocabulary_of
+from molflow.writing import written_whole
 
 FORMAT = "molflow-molecules-1"
 PARTS = ("train", "valid", "test")
@@ -208,14 +209,13 @@ def in_a_line(error: Exception) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file to a temporary name, then rename: a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, part, metadata=header)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a safetensors file, whole or not at all. Raises OSError.
+
+    Not by ``save_file``, whose files only their owner may read, and which leaves one of another name whenever it is
+    killed.
+    """
+    with written_whole(path) as temporary:
+        temporary.write_bytes(save(tensors, header))
 
 
 def _ragged(ptr: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.writing import written_whole
+
 BEGINS = {".png": (b"\x89PNG",), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",),
           ".tif": (b"II", b"MM"), ".tiff": (b"II", b"MM")}
 """First bytes of a file with each suffix. OpenCV would read many more formats, whatever a file is called."""
@@ -65,7 +67,7 @@ def read(path: Path) -> Picture:
 
 
 def write(path: Path, picture: Picture) -> None:
-    """Write under another name first. JPEG has 8 bits, whatever the picture has. Raises FileError for an unknown
+    """Write, whole or not at all. JPEG has 8 bits, whatever the picture has. Raises FileError for an unknown
     format."""
     cv2 = _opencv()
     if path.suffix.lower() not in SUFFIXES:
@@ -73,14 +75,11 @@ def write(path: Path, picture: Picture) -> None:
     bits = 8 if path.suffix.lower() in (".jpg", ".jpeg") else picture.bits
     whole = ((picture.pixels.cpu().clamp(-1, 1) + 1) * ((2**bits - 1) / 2)).round().numpy()
     raw = whole.astype(np.uint16 if bits == 16 else np.uint8).transpose(1, 2, 0)[..., ::-1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")  # whose suffix says the format
-    try:
-        if not cv2.imwrite(str(part), np.ascontiguousarray(raw)):
-            raise FileError(f"{path} cannot be written")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    done, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(raw))  # imwrite does not tell why it cannot
+    if not done:
+        raise FileError(f"{path} cannot be written in its format")
+    with written_whole(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def read_mask(path: Path, picture: Picture) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from molflow.inverse.pictures import Picture
 from molflow.inverse.sounds import Sound
+from molflow.writing import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,20 +91,15 @@ def _draw_sound(top: Axes, bottom: Axes, sound: Sound, title: str, last: Sound) 
 
 
 def _write_png(path: Path, figure: Figure) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=120)
-    os.replace(part, path)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _write_gif(path: Path, figure: Figure, draw: Callable[[int], None], frames: int) -> None:
     from matplotlib.animation import PillowWriter
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part.gif")  # whose suffix says the format
     writer = PillowWriter(FRAMES_A_SECOND)
-    with writer.saving(figure, str(part), 100):
+    with written_whole(path) as temporary, writer.saving(figure, str(temporary), 100):
         for place in range(frames):
             draw(place)
             writer.grab_frame()
-    os.replace(part, path)

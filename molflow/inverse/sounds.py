@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from molflow.inverse.pictures import FileError
+from molflow.writing import written_whole
 
 SUFFIXES = ".wav", ".flac"
 FORMATS = "WAV", "WAVEX", "FLAC"
@@ -66,24 +67,22 @@ def read(path: Path) -> Sound:
 
 
 def write(path: Path, sound: Sound) -> None:
-    """Write under another name first; what exceeds the full scale is cut off. Raises FileError for an unknown
-    format, or one that does not hold so many channels, or samples a second."""
+    """Write, whole or not at all; what exceeds the full scale is cut off. Raises FileError for an unknown format, or
+    one that does not hold so many channels, or samples a second."""
     import soundfile
 
     if path.suffix.lower() not in SUFFIXES:
         raise FileError(f"{path} is none of the sound formats {', '.join(SUFFIXES)}")
     form = path.suffix[1:].upper()
     subtype = sound.subtype if soundfile.check_format(form, sound.subtype) else "PCM_16"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    encoded = io.BytesIO()  # libsndfile does not tell why it cannot write a file
+    samples = np.ascontiguousarray(sound.samples.cpu().clamp(-1, 1).T.numpy())
     try:
-        samples = np.ascontiguousarray(sound.samples.cpu().clamp(-1, 1).T.numpy())
-        soundfile.write(part, samples, sound.rate, format=form, subtype=subtype)
-        os.replace(part, path)
+        soundfile.write(encoded, samples, sound.rate, format=form, subtype=subtype)
     except soundfile.LibsndfileError as error:
         raise FileError(f"{path} cannot be written ({' '.join(str(error).split())})") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def parse_gaps(text: str, sound: Sound) -> Tensor:

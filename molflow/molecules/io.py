@@ -21,6 +21,7 @@ import ase.io
 from rdkit import Chem, rdBase
 
 from molflow.molecules.convert import Molecule, from_rdkit, sanitise
+from molflow.writing import written_whole
 
 VALID_FIELD = "valid"
 _END_OF_RECORD = "$$$$"
@@ -303,14 +304,3 @@ def inchikey(molecule: Molecule) -> str:
     with rdBase.BlockLogs():
         Chem.AssignStereochemistryFrom3D(sanitised)
         return Chem.MolToInchiKey(sanitised)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, moved to `path` on success and removed on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from molflow.molecules.elements import QM9, Vocabulary
+from molflow.writing import written_whole
 
 FORMAT = "molflow-weights-1"
 Network = TypeVar("Network", bound=nn.Module)
@@ -79,14 +79,17 @@ class Card:
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:
-    """Write ``path`` (safetensors) and its card, ``path`` with suffix .json; each under another name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, card_part = path.with_suffix(".part"), path.with_suffix(".json.part")
-    save_file({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, part,
-              metadata={"format": FORMAT})
-    card_part.write_text(json.dumps({"format": FORMAT, **vars(card)}) + "\n")
-    os.replace(part, path)
-    os.replace(card_part, path.with_suffix(".json"))
+    """Write ``path`` (safetensors) and its card, ``path`` with suffix .json, both or neither. Raises OSError.
+
+    Who is killed between the two has weights without a card, which nobody takes for more than that.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    file = path.with_suffix(".json")
+    with written_whole(file) as card_part:
+        card_part.write_text(json.dumps({"format": FORMAT, **vars(card)}) + "\n")
+        with written_whole(path) as part:
+            part.write_bytes(save(tensors, {"format": FORMAT}))
+            file.unlink(missing_ok=True)  # the one of the weights before
 
 
 def shipped(model: str, role: str) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rdkit import rdBase
@@ -18,6 +18,7 @@ from molflow.report.page import write_report
 from molflow.report.pictures import DPI, draw_molecules, draw_optimisation
 from molflow.report.reading import FORMAT, is_run
 from molflow.report.trajectory import write_trajectory
+from molflow.writing import check_writable, scratch
 
 if TYPE_CHECKING:
     from molflow.designer import DesignRun
@@ -39,9 +40,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
             raise FileExistsError(f"{folder} exists: choose another name or give --overwrite")
         if resolved.is_mount() or Path.cwd().is_relative_to(resolved):
             raise FileExistsError(f"{folder} cannot be replaced while it is in use: name a folder inside it")
-    above = next(parent for parent in resolved.parents if os.path.lexists(parent))
-    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-        raise NotADirectoryError(f"{folder} cannot be made: {above} is not a folder that can be written to")
+    check_writable(folder)
 
 
 def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
@@ -52,26 +51,14 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
     The folder appears when all of it is written, and an older run goes only then. Raises as ``check_folder``, and
     ValueError as ``write_sdf``.
     """
-    from matplotlib import style
-
     check_folder(folder, overwrite)
     target = folder.resolve()  # a link to a folder stays one
     target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        new, old = Path(scratch, "new"), Path(scratch, "old")
-        new.mkdir()
-        write_sdf(new / "molecules.sdf", run.molecules)
-        if run.verdicts:
-            write_sdf(new / "relaxed.sdf", [verdict.annotated() for verdict in run.verdicts])
-        if run.trajectory:
-            write_trajectory(new / "trajectory.xyz", run.trajectory)
-        run.table.to_csv(new / "results.csv", index=False)
-        text = json.dumps(record(run), indent=1, default=lambda number: number.item())  # NumPy's numbers
-        (new / "run.json").write_text(text + "\n")
-        with style.context("default"):  # whatever the user has set
-            draw_molecules(run).savefig(new / "molecules.png", dpi=DPI)
-            draw_optimisation(run).savefig(new / "optimisation.png", dpi=150)
-        write_report(new)
+    work = scratch(target)
+    new, old = work / "new", work / "old"
+    try:
+        new.mkdir(parents=True)
+        _write(run, new)
         check_folder(folder, overwrite)  # somebody may have been quicker
         try:
             if target.exists():
@@ -80,7 +67,29 @@ def save(run: DesignRun, folder: Path, overwrite: bool) -> Path:
         finally:
             if old.exists() and not target.exists():
                 old.rename(target)
+    except OSError as error:
+        error.filename = str(folder)  # where the molecules were to be, not where they were on their way
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _write(run: DesignRun, folder: Path) -> None:
+    from matplotlib import style
+
+    write_sdf(folder / "molecules.sdf", run.molecules)
+    if run.verdicts:
+        write_sdf(folder / "relaxed.sdf", [verdict.annotated() for verdict in run.verdicts])
+    if run.trajectory:
+        write_trajectory(folder / "trajectory.xyz", run.trajectory)
+    run.table.to_csv(folder / "results.csv", index=False)
+    text = json.dumps(record(run), indent=1, default=lambda number: number.item())  # NumPy's numbers
+    (folder / "run.json").write_text(text + "\n")
+    with style.context("default"):  # whatever the user has set
+        draw_molecules(run).savefig(folder / "molecules.png", dpi=DPI)
+        draw_optimisation(run).savefig(folder / "optimisation.png", dpi=150)
+    write_report(folder)
 
 
 def record(run: DesignRun) -> dict[str, Any]:

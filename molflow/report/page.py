@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from molflow.molecules.io import written_whole
 from molflow.report import content
 from molflow.report.drawing import svg
 from molflow.report.figures import number, readings, unit
 from molflow.report.pictures import SHOWN
 from molflow.report.reading import SavedRun, read_run
+from molflow.writing import written_whole
 
 if TYPE_CHECKING:
     from molflow.designer import DesignRun
@@ -48,7 +48,6 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: choose another name or give --overwrite")
     text = page(read_run(Path(folder)))
-    target.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from molflow.training.config import ConfigError, Run
 from molflow.training.feed import Feed
 from molflow.training.learner import Learner
 from molflow.training.task import Task
+from molflow.writing import written_whole
 
 OFTEN = 50
 """Steps between two lines of the metrics: reading them waits for the GPU."""
@@ -40,7 +41,7 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
     if state_file.exists() and not resume:
         raise FileExistsError(f"{out} holds a run already: resume it with --resume or choose another --out")
     if resume and not state_file.exists():
-        raise FileNotFoundError(f"nothing to resume in {out}")
+        raise FileNotFoundError(f"nothing to resume in {out}: begin without --resume")
     out.mkdir(parents=True, exist_ok=True)
 
     fabric = Fabric(accelerator=accelerator, devices=devices, precision="32-true",
@@ -62,10 +63,11 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
 
     def save() -> None:
         if fabric.is_global_zero:
-            part = state_file.with_suffix(".part")
+            state = io.BytesIO()  # torch's own word on a full disk is about its own parts
             torch.save({**learner.state_dict(), "step": step, "molecules": step * at_once,
-                        "seconds": spent + time.monotonic() - begun}, part)
-            os.replace(part, state_file)
+                        "seconds": spent + time.monotonic() - begun}, state)
+            with written_whole(state_file) as temporary:
+                temporary.write_bytes(state.getbuffer())
 
     def judge() -> dict[str, float]:
         figures = task.validate(learner.average.module, fabric.device)
@@ -73,7 +75,8 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
         return figures
 
     if fabric.is_global_zero:
-        (out / "config.json").write_text(json.dumps(dataclasses.asdict(task.config), indent=1))
+        with written_whole(out / "config.json") as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(task.config), indent=1))
     feed = Feed(task, fabric, range(step * world + rank, total * world, world))
     begun = saved_at = judged_at = time.monotonic()
     bar = tqdm(total=total * at_once, initial=step * at_once, unit=" seen", smoothing=0.05,
