@@ -220,7 +220,7 @@ def test_a_training_that_meets_a_full_disk_goes_on_from_its_last_checkpoint(disk
 
 
 def test_weights_and_their_card_are_written_both_or_neither(disk: Disk) -> None:
-    small, path = UNetConfig(channels=1, width=16, blocks=1), disk.folder / "w.safetensors"
+    small, path = UNetConfig(channels=1, width=16, levels=2, blocks=1), disk.folder / "w.safetensors"
     save_weights(path, UNet(small), Card("signal", vars(small)))
     before = disk.content()
     disk.fill()

@@ -24,6 +24,7 @@ from molflow.data.store import DataError
 from molflow.inverse import pictures, sounds
 from molflow.inverse.files import Shown, Wanted, restore_file
 from molflow.inverse.pictures import FileError, Picture
+from molflow.inverse.posterior import Averaging
 from molflow.inverse.sounds import Sound
 from molflow.nn.unet import UNet, UNetConfig
 from molflow.nn.weights import Card, save_weights
@@ -92,7 +93,7 @@ def test_only_the_hole_changes(folder: Path, tmp_path: Path) -> None:
     changed = (before != after).any(2)
     assert changed[5:9, 6:12].all() and changed.sum() == 24
     assert said.startswith("24 x 20 pixels, 8 bit") and cv2.imread(str(tmp_path / "both.png")).std() > 10
-    assert frames(tmp_path / "way.gif") == 1 + 7  # as it was, and at each of the times
+    assert frames(tmp_path / "way.gif") == 2 + Averaging.steps  # as it was, and at each of the times
 
 
 def test_the_files_that_show_it_have_the_right_names(folder: Path, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_only_the_gap_changes_in_every_channel(folder: Path, tmp_path: Path) -> 
                         Shown(tmp_path / "both.png", tmp_path / "way.gif"))
     before, after = (sounds.read(path).samples for path in (folder / "tone.wav", tmp_path / "out.wav"))
     assert "2 channels one by one" in said and (tmp_path / "both.png").stat().st_size > 10_000
-    assert frames(tmp_path / "way.gif") == 1 + 7
+    assert frames(tmp_path / "way.gif") == 2 + Averaging.steps
     changed = (before != after).any(0).nonzero()
     assert changed.min() >= 800 and changed.max() < 960 and len(changed) > 150
 
