@@ -38,6 +38,9 @@ class NotOpened(DatabaseError, ValueError):
     """A database cannot be reached or made where the specification says."""
 
 
+_IN_EVERY_ROW = {"target": int, "number": int, "status": str}
+
+
 class Database:
     """A molecule is a row: its atoms at the geometry of the latest stage, and key-value pairs.
 
@@ -87,10 +90,14 @@ class Database:
             return database if database._is_ours() else None
 
     def records(self) -> list[Record]:
-        """All of them, in order of their places."""
+        """All of them, in order of their places. Raises OtherCampaign where a row is none of ours."""
         with _in_plain_words(self.where):
             rows = self._rows.select(columns=["id", "ctime", "key_value_pairs"], include_data=False)
-            return sorted((Record(row.id, row.ctime, row.key_value_pairs) for row in rows), key=lambda r: r.place)
+            records = [Record(row.id, row.ctime, row.key_value_pairs) for row in rows]
+        for record in records:
+            if any(not isinstance(record.values.get(key), kind) for key, kind in _IN_EVERY_ROW.items()):
+                raise OtherCampaign(f"{self.where} holds a row, {record.id}, that is not a campaign's")
+        return sorted(records, key=lambda record: record.place)
 
     def molecule(self, record: Record) -> Molecule:
         """At the geometry of the row, with the claims that verification compares."""

@@ -166,3 +166,11 @@ def test_a_server_that_does_not_answer_is_named_without_the_password() -> None:
     with pytest.raises(DatabaseError, match=r"postgresql://127.0.0.1:9/none: .*refused") as caught:
         Database.there(spec)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", [{"target": "x"}, {"status": 5}, {"number": 1.5}])
+def test_a_row_that_is_none_of_ours_is_named(spec: Spec, qm9: list[Molecule], odd: dict[str, float | str]) -> None:
+    with designed(spec, qm9) as database:
+        ase.db.connect(spec.database).update(2, **odd)
+        with pytest.raises(OtherCampaign, match="holds a row, 2, that is not a campaign's"):
+            database.records()
