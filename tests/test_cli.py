@@ -238,7 +238,11 @@ def test_bad_input_is_one_line_and_a_status(tmp_path: Path) -> None:
 def test_an_interrupt_is_no_traceback(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.sdf"
     os.mkfifo(pipe)
-    running = begin("evaluate", pipe)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore interrupts
+    try:
+        running = begin("evaluate", pipe)
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pipe.open("w"):  # waits until the command reads
         running.send_signal(signal.SIGINT)
         _, err = running.communicate()
