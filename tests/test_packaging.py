@@ -108,22 +108,23 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
 
 MAY_IMPORT = {
     "flow": ["flow"],
-    "molecules": ["molecules", "flow.state"],
-    "nn": ["nn", "molecules", "flow"],
-    "data": ["data", "molecules", "flow", "parallel"],
+    "molecules": ["molecules", "flow.state", "writing"],
+    "nn": ["nn", "molecules", "flow", "writing"],
+    "data": ["data", "molecules", "flow", "parallel", "writing"],
     "oracles": ["oracles", "molecules"],
     "commands": ["commands", "adapters", "campaign", "coupling", "data", "designer", "flow", "grade", "inverse",
                  "joining", "labelling", "models", "molecules", "nn", "report", "search", "targets", "training",
-                 "verification"],
+                 "verification", "writing"],
     "adapters": ["adapters", "data", "flow", "nn"],
-    "inverse": ["inverse", "adapters", "data", "flow"],
-    "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
+    "inverse": ["inverse", "adapters", "data", "flow", "writing"],
+    "training": ["training", "data", "nn", "molecules", "flow", "provenance", "writing"],
     "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "targets", "verification",
-               "__version__"],
+               "writing", "__version__"],
     "search": ["search", "conditions", "data", "flow", "models", "molecules", "nn"],
     "campaign": ["campaign", "designer", "models", "molecules", "nn", "oracles", "parallel", "search", "targets",
                  "verification", "__version__"],
     "provenance.py": [],
+    "writing.py": [],
 }
 """Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""
 
