@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from PIL import Image
+from matplotlib.image import imread
 from safetensors import safe_open
 
 from molflow.molecules.io import read_sdf, read_xyz
@@ -60,11 +60,6 @@ def _csv(path: Path) -> None:
             raise ValueError("ends in the middle of a row")
 
 
-def _picture(path: Path) -> None:
-    with Image.open(path) as picture:
-        picture.load()
-
-
 def _page(path: Path) -> None:
     if not path.read_text().rstrip().endswith("</html>"):
         raise ValueError("ends in the middle of the page")
@@ -82,6 +77,6 @@ def _database(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     ".safetensors": _tensors, ".json": lambda path: json.loads(path.read_text()), ".sdf": _sdf, ".csv": _csv,
-    ".xyz": read_xyz, ".png": _picture, ".html": _page, ".db": _database,
+    ".xyz": read_xyz, ".png": imread, ".html": _page, ".db": _database,
     ".ckpt": lambda path: torch.load(path, map_location="cpu", weights_only=True),
 }

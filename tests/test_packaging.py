@@ -126,22 +126,23 @@ def test_extras_are_those_of_pyproject() -> None:
 
 MAY_IMPORT = {
     "flow": ["flow"],
-    "molecules": ["molecules", "flow.state"],
-    "nn": ["nn", "molecules", "flow"],
-    "data": ["data", "extras", "molecules", "flow", "parallel"],
+    "molecules": ["molecules", "flow.state", "writing"],
+    "nn": ["nn", "molecules", "flow", "writing"],
+    "data": ["data", "extras", "molecules", "flow", "parallel", "writing"],
     "oracles": ["oracles", "molecules"],
     "commands": ["commands", "adapters", "campaign", "coupling", "data", "designer", "extras", "flow", "grade",
                  "installation", "inverse", "joining", "labelling", "models", "molecules", "nn", "report", "search",
-                 "targets", "training", "verification"],
+                 "targets", "training", "verification", "writing"],
     "adapters": ["adapters", "data", "flow", "nn"],
-    "inverse": ["inverse", "adapters", "data", "flow"],
-    "training": ["training", "data", "nn", "molecules", "flow", "provenance"],
+    "inverse": ["inverse", "adapters", "data", "flow", "writing"],
+    "training": ["training", "data", "nn", "molecules", "flow", "provenance", "writing"],
     "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "targets", "verification",
-               "__version__"],
+               "writing", "__version__"],
     "search": ["search", "conditions", "data", "flow", "models", "molecules", "nn"],
     "campaign": ["campaign", "designer", "extras", "models", "molecules", "nn", "oracles", "parallel", "search",
                  "targets", "verification", "__version__"],
     "provenance.py": [],
+    "writing.py": [],
 }
 """Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""
 

@@ -73,10 +73,10 @@ def text(data: bytes) -> str:
 
 
 def targets(data: bytes, folder: Path) -> None:
-    goals = parse_targets(text(data).split("\x00"))
+    goals = check_targets(parse_targets(text(data).split("\x00")))
     warnings_for(goals, {name: RANGES.get(name, (0.0, 1.0)) for name in goals})
     assert check_targets({name: str(goal) for name, goal in goals.items()}) == goals
-    assert parse_targets([goal.of(name) for name, goal in goals.items()]) == goals
+    assert check_targets(parse_targets([goal.of(name) for name, goal in goals.items()])) == goals
     assert all(isinstance(goal, Goal) for goal in goals.values())
 
 
