@@ -6,7 +6,7 @@ import pytest
 from rdkit import Chem, DataStructs
 from rdkit.Chem import AllChem
 
-from molflow.molecules import metrics
+from molflow.molecules import convert, metrics
 from molflow.molecules.convert import Molecule, collate
 from molflow.molecules.similarity import diversity
 from molflow.molecules.stability import molecules_stable, stable_by_distance
@@ -69,5 +69,5 @@ def test_nothing_valid_gives_zeros_and_nothing_at_all_an_error(star) -> None:
 
 def test_chunks_do_not_change_the_result(qm9: list[Molecule], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = metrics.evaluate(qm9)
-    monkeypatch.setattr(metrics, "_CHUNK", 7)
+    monkeypatch.setattr(convert, "MOST_PAIRS", 7 * 20**2)
     assert metrics.evaluate(qm9) == whole
