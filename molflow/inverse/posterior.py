@@ -10,6 +10,9 @@ by a few steps of conjugate gradients, each one backward pass (Rozet et al. 2024
 there to the next time by fresh noise, x_t = t m + (1 - t) noise, where m is the mean over several noises, as in
 PnP-Flow (Martin et al. 2024, arXiv 2410.02423), whose step along the gradient of the misfit this replaces. Of Gaussian
 data the mean is a fixed point at every t.
+
+Where noise is faint, so few steps leave more of the misfit than the noise explains. That rest is taken for a white error
+of the mean, which the measurement corrects in the same way, at the cost of the operator alone.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from torch.func import jvp, vjp
 from molflow.adapters.adapter import Adapter
 from molflow.flow.path import interpolate, velocity_to_endpoint
 from molflow.flow.state import per_sample
-from molflow.inverse.operators import Operator, dot
+from molflow.inverse.operators import Operator, conjugate_gradients, dot
 from molflow.inverse.solve import assumed_variance, plain_signal, root_mean_square
 
 BACKWARD = 2
 """Evaluations of u that a backward pass counts as."""
+
+CORRECTIONS = 30
+"""Steps of conjugate gradients of the last correction."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,27 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
         heeded = _heeded(adapter, measure, y, variance[index], t, x, r.solves)
         mean = heeded.unflatten(0, (-1, r.draws)).mean(1)
         path.append(adapter.decode(mean))
-    signal = path[-1]
+    signal = adapter.decode(_corrected(lambda x: operator(adapter.decode(x)), measured, variance, mean))
+    path[-1] = signal
     nfe = len(times) * r.draws * (1 + BACKWARD * r.solves)
     return Averaged(signal, path, root_mean_square(operator(signal) - measured), nfe)
+
+
+def _corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
+    """mean + r² A' (r² A A' + variance)⁻¹ (y - A mean). r² (B,) is such that r² A A' explains by how much the mean square
+    of y - A mean exceeds the variance: 0 where it does not."""
+    said, transposed = vjp(measure, mean)
+    rest = y - said
+    (back,) = transposed(rest)
+    square = dot(rest, rest)
+    gain = torch.where(square > 0, dot(back, back) / square, 1.0).clamp_min(1e-12)  # of A A', along the rest
+    error = per_sample((square / rest[0].numel() - variance).clamp_min(0) / gain, rest)
+
+    def covariance(w: Tensor) -> Tensor:
+        return error * jvp(measure, (mean,), transposed(w))[1] + per_sample(variance, w) * w
+
+    (spread,) = transposed(error * conjugate_gradients(covariance, rest, CORRECTIONS))
+    return mean + spread
 
 
 def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,
