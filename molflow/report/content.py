@@ -159,10 +159,15 @@ def charts(run: SavedRun) -> list[dict[str, Any]]:
             groupby(readings(run.fields, run.targets, run.own), lambda reading: reading.name)]
 
 
+OFF_SCALE = 1e100
+"""A value that no scale can hold beside others; a file may say anything."""
+
+
 def _chart(name: str, lanes: Sequence[Reading], valid: np.ndarray, unit: str) -> dict[str, Any]:
     goal = lanes[0].goal
     told = np.concatenate([lane.values[valid & np.isfinite(lane.values)] for lane in lanes])
-    told = np.append(told, [bound for bound in (goal.low, goal.high) if np.isfinite(bound)])
+    told = np.append(told, [goal.low, goal.high])
+    told = told[np.abs(told) < OFF_SCALE]
     low, high = (told.min(), told.max()) if len(told) else (0.0, 1.0)
     low, high = (edge + sign * max(0.06 * (high - low), 0.01) for edge, sign in ((low, -1), (high, 1)))
 

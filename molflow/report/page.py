@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from molflow.report import content
@@ -55,6 +56,11 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
 
 def page(run: SavedRun) -> str:
     """The HTML text. What comes from files is escaped, and nothing but the page's own scripts may run or load."""
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers from files may be of any size
+        return _page(run)
+
+
+def _page(run: SavedRun) -> str:
     columns, rows = content.table(run)
     scripts = [(_WEB / name).read_text(encoding="utf-8") for name in ("3Dmol-min.js", "page.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
