@@ -170,9 +170,10 @@ def killed(case: Case, moment: float, folder: Path) -> dict[str, Any]:
     broken, left, kept = not_whole(folder), _temporary(folder), case.kept(folder) if case.kept else {}
     status, said = _wait(_start([*case.begin(folder), *case.go_on(folder)]))
     now = case.kept(folder) if case.kept else {}
-    return {"moment": moment, "half_written": broken, "lost_seconds": stopped - max([begun, *marks]), "status": status,
-            "said": said, "content": _digested(case.content(folder)) if status == 0 else {},
-            "again": [key for key, value in kept.items() if now.get(key) != value], "kept": len(kept), "left": left,
+    return {"moment": moment, "hit": running.returncode == -signal.SIGKILL, "half_written": broken, "left": left,
+            "lost_seconds": stopped - max([begun, *marks]), "kept": len(kept), "status": status, "said": said,
+            "content": _digested(case.content(folder)) if status == 0 else {},
+            "again": [key for key, value in kept.items() if now.get(key) != value],
             "left_at_the_end": _temporary(folder)}
 
 
@@ -247,7 +248,9 @@ def _judged(kill: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
 def tables(results: dict[str, Any]) -> list[Table]:
     rows, notes = [], []
     for name, found in results["commands"].items():
-        kills = found["kills"]
+        kills = [kill for kill in found["kills"] if kill["hit"]]
+        if missed := len(found["kills"]) - len(kills):
+            notes.append(f"{name}: {missed} ended before their moment and are not counted.")
 
         def count(key: str, kills: list[dict[str, Any]] = kills) -> str:
             return str(sum(bool(kill[key]) for kill in kills))
@@ -256,8 +259,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
         again = str(sum(len(kill["again"]) for kill in kills)) if found["promises"] else "–"
         rows.append([name, str(len(kills)), number(found["seconds"]), str(survived), count("half_written"),
                      count("different"), again, str(sum(kill["kept"] for kill in kills)) if found["promises"] else "–",
-                     number(max(kill["lost_seconds"] for kill in kills)),
-                     str(max(len(kill["left_at_the_end"]) for kill in kills))])
+                     number(max((kill["lost_seconds"] for kill in kills), default=None)),
+                     str(max((len(kill["left_at_the_end"]) for kill in kills), default=0))])
         notes += [f"{name}, killed after {kill['moment']:.1f} s: " + "; ".join(
             [*kill["half_written"], *(f"{one} differs" for one in kill["different"]), kill["said"]])
             for kill in kills if kill["half_written"] or kill["different"] or kill["status"]]
