@@ -11,8 +11,8 @@ there to the next time by fresh noise, x_t = t m + (1 - t) noise, where m is the
 PnP-Flow (Martin et al. 2024, arXiv 2410.02423), whose step along the gradient of the misfit this replaces. Of Gaussian
 data the mean is a fixed point at every t.
 
-Where noise is faint, so few steps leave more of the misfit than the noise explains. That rest is taken for a white error
-of the mean, which the measurement corrects in the same way, at the cost of the operator alone.
+Where noise is faint, so few steps leave more of the misfit than the noise explains. That rest is taken for a white
+error of the mean, which the measurement corrects in the same way, at the cost of the operator alone.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
 
 
 def _corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
-    """mean + r² A' (r² A A' + variance)⁻¹ (y - A mean). r² (B,) is such that r² A A' explains by how much the mean square
-    of y - A mean exceeds the variance: 0 where it does not."""
-    said, transposed = vjp(measure, mean)
+    """mean + r² A' (r² A A' + variance)⁻¹ (y - A mean). r² (B,) is such that r² A A' explains by how much the mean
+    square of y - A mean exceeds the variance: 0 where it does not."""
+    said, transposed = vjp(measure, mean)[:2]
     rest = y - said
     (back,) = transposed(rest)
     square = dot(rest, rest)
