@@ -27,7 +27,7 @@ from molflow.data.matching import lay_on
 from molflow.data.records import Record, Unsound, pack
 from molflow.data.safe_pickle import PickledMol
 from molflow.data.shards import Made, Shards
-from molflow.data.store import PARTS, DataError, MoleculeStore, in_a_line
+from molflow.data.store import MOST_BONDED, PARTS, DataError, MoleculeStore, in_a_line
 from molflow.extras import require
 from molflow.molecules.convert import Molecule, from_rdkit
 from molflow.molecules.druglike import scores_of
@@ -205,8 +205,8 @@ def checked(molecules: list[Molecule]) -> str:
         if not (set(molecule.numbers.tolist()) <= set(GEOM_DRUGS.elements)
                 and set(molecule.charges.tolist()) <= set(GEOM_DRUGS.charges)):
             raise Unsound("an element or a charge that models of GEOM-Drugs do not know")
-        if len(molecule.numbers) > 255:  # a `MoleculeStore` counts them in a byte
-            raise Unsound("more than 255 atoms")
+        if len(molecule.numbers) > MOST_BONDED:
+            raise Unsound(f"more than {MOST_BONDED} atoms")
         if molecule.smiles is None:
             raise Unsound("an atom's valence is wrong or open")
         if "." in molecule.smiles:

@@ -28,7 +28,7 @@ import torch
 from ase.data import chemical_symbols
 
 from molflow.data.records import Record, pack
-from molflow.data.store import PARTS, DataError, MoleculeStore
+from molflow.data.store import MOST_BONDED, PARTS, DataError, MoleculeStore
 from molflow.molecules.convert import Molecule
 from molflow.molecules.elements import VOCABULARIES
 from molflow.molecules.io import VALID_FIELD, Skipped, iterate_sdf
@@ -37,9 +37,6 @@ ENDINGS = (".sdf", ".sd", ".mol")
 
 CHUNK = 5000
 """Molecules that are in memory as they were read; those before them are packed."""
-
-LARGEST = 255
-"""Atoms of a molecule: the ends of its bonds are bytes."""
 
 _WITH_UNIT = re.compile(r"(.+?)\s*\[([^\[\]]+)\]")
 
@@ -121,7 +118,7 @@ def fault(molecule: Molecule) -> str:
         return f"{', '.join(strange)} is in no vocabulary: there are {', '.join(chemical_symbols[n] for n in widest)}"
     if not any({*molecule.charges.tolist()} <= {*known.charges} for known in VOCABULARIES.values()):
         return "a formal charge that is in no vocabulary"
-    return "too many atoms" if len(molecule.numbers) > LARGEST else molecule.fault
+    return "too many atoms" if len(molecule.numbers) > MOST_BONDED else molecule.fault
 
 
 def named(fields: list[str]) -> list[tuple[str, str]]:

@@ -24,6 +24,8 @@ from molflow.writing import written_whole
 
 FORMAT = "molflow-molecules-1"
 PARTS = ("train", "valid", "test")
+MOST_BONDED = 255
+"""Atoms of a molecule in a `MoleculeStore`: the ends of its bonds are bytes."""
 
 
 class DataError(ValueError):
