@@ -7,10 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from molflow.flow.state import per_sample
 from molflow.nn.clock import fourier_time
 from molflow.nn.sizes import WIDEST, check_sizes
 
 GROUPS = 8
+
+FINE = 3
+"""Samples along each axis over whose mean a sample stands out."""
+
+FAINTEST = 0.1
+"""Of the noise in whose units that is told: more is not known of the data."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,8 @@ class UNetConfig:
         width: features at the first level; each further level has ``growth`` times as many, and half the samples.
         levels, blocks: levels, and residual blocks on either side of each.
         kernel: samples along each axis that a convolution sees.
+        detail: whether the network also sees by how much each sample stands out from those around it, in units of the
+            noise: near the data noise is faint, and it is all that is asked for.
 
     Raises:
         ValueError: one of them cannot be.
@@ -38,6 +47,7 @@ class UNetConfig:
     levels: int = 3
     blocks: int = 2
     kernel: int = 3
+    detail: bool = False
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -84,7 +94,7 @@ class UNet(nn.Module):
         conv, widths = _conv(c.dims), c.widths
         self.clock = nn.Sequential(nn.Linear(16, 4 * c.width), nn.SiLU(), nn.Linear(4 * c.width, 4 * c.width),
                                    nn.SiLU())
-        self.enter = conv(c.channels, widths[0], c.patch, stride=c.patch)
+        self.enter = conv(c.channels * (1 + c.detail), widths[0], c.patch, stride=c.patch)
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         for level, width in enumerate(widths):
             self.down.append(nn.ModuleList(Block(c, width, width) for _ in range(c.blocks)))
@@ -107,7 +117,7 @@ class UNet(nn.Module):
         time = self.clock(fourier_time(t, 16))
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
-        h = self.enter(x)
+        h = self.enter(torch.cat([x, _detail(t, x)], 1) if self.config.detail else x)
         kept: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
@@ -122,6 +132,14 @@ class UNet(nn.Module):
             if level:
                 h = self.grow[level - 1](h)
         return self.leave(nn.functional.silu(self.norm(h))).float()
+
+
+def _detail(t: Tensor, x: Tensor) -> Tensor:
+    """(B, C, *size), the high frequencies of signals x at times t, where noise is 1 - t, as loud at all times."""
+    dims = x.dim() - 2
+    around = nn.functional.pad(x, (FINE // 2,) * (2 * dims), mode="replicate")
+    mean = (nn.functional.avg_pool1d if dims == 1 else nn.functional.avg_pool2d)(around, FINE, 1)
+    return (x - mean) / per_sample(torch.hypot(1 - t, torch.full_like(t, FAINTEST)), x)
 
 
 def _conv(dims: int) -> type[nn.Conv1d] | type[nn.Conv2d]:

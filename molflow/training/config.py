@@ -122,7 +122,7 @@ class SignalConfig:
     Attributes:
         data: ``digits``, ``photos`` or ``speech``: the data set, of that name in the data folder too.
         size: pixels or samples along each axis of what is learnt from.
-        mirror: whether a picture may come turned left to right.
+        turned: whether a picture may come turned by any quarter, and mirrored.
         gain: sound comes louder or softer by up to this many dB.
         emphasis, scale: sound is x[n] - emphasis x[n - 1], times scale, for the flow.
     """
@@ -131,7 +131,7 @@ class SignalConfig:
     network: UNetConfig = field(default_factory=UNetConfig)
     data: str = "digits"
     size: int = 28
-    mirror: bool = False
+    turned: bool = False
     gain: float = 0.0
     emphasis: float = 0.0
     scale: float = 1.0

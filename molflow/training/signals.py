@@ -44,8 +44,8 @@ class SignalTask:
         generator = torch.Generator().manual_seed(hash(tuple(seed)) % 2**63)
         data = self.store.crops(size, c.size, generator, held_out=held_out)
         once = (size, *[1] * (data.dim() - 1))
-        if c.mirror:
-            data = torch.where(torch.rand(once, generator=generator) < 0.5, data.flip(-1), data)
+        if c.turned:
+            data = _turned(data, generator)
         if c.emphasis:
             data = emphasise(data, c.emphasis)
         decibels = c.gain * (2 * torch.rand(once, generator=generator) - 1)
@@ -69,6 +69,13 @@ class SignalTask:
             batch = {key: x.to(device) for key, x in self._batch([-1, step], held_out=True).items()}
             total += self.loss(network, batch)[0].item() / 8
         return {"loss": total}
+
+
+def _turned(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, S, S), each in one of its eight orientations."""
+    for change in (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.mT):
+        x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, change(x), x)
+    return x
 
 
 def _paired(noise: Tensor, data: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from molflow.adapters import audio, image
 from molflow.data import digits, speech
 from molflow.data.signals import SignalStore
 from molflow.data.store import DataError
-from molflow.nn.unet import UNet, UNetConfig
+from molflow.nn.unet import UNet, UNetConfig, _detail
 from molflow.training.config import ConfigError, Run, SignalConfig
-from molflow.training.signals import SignalTask, _paired
+from molflow.training.signals import SignalTask, _paired, _turned
 from molflow.training.trainer import train
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +109,8 @@ def test_speech_is_read_made_equally_loud_and_split_by_its_own_rule(tmp_path: Pa
 @pytest.mark.parametrize(("config", "size"), [
     (UNetConfig(width=16, blocks=1, levels=3, channels=3), (16, 24)),
     (UNetConfig(dims=1, width=16, growth=1.4, blocks=1, patch=4, kernel=5), (64,)),
+    (UNetConfig(width=16, blocks=1, levels=2, channels=3, patch=2, detail=True), (16, 24)),
+    (UNetConfig(dims=1, width=16, blocks=1, detail=True), (64,)),
 ])
 def test_the_network_takes_any_size_that_it_divides_and_depends_on_time(config: UNetConfig, size: tuple[int, ...]
                                                                         ) -> None:
@@ -122,6 +124,26 @@ def test_the_network_takes_any_size_that_it_divides_and_depends_on_time(config: 
     assert early.shape == x.shape and not torch.allclose(early[0], late[0]) and torch.allclose(early[1], late[1])
     with pytest.raises(ValueError, match=f"multiples of {config.divisor}"):
         network(torch.zeros(2), torch.cat([x, x[..., :1]], -1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (4096,)])
+def test_detail_is_what_the_surroundings_do_not_explain_in_units_of_the_noise(size: tuple[int, ...]) -> None:
+    ramp = torch.linspace(0, 1, size[-1]).expand(1, 1, *size)
+    inside = (..., *[slice(1, -1)] * len(size))
+    assert _detail(torch.tensor([0.5]), ramp)[inside].abs().max() < 1e-5
+    noise = torch.randn(3, 1, *size, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.0, 0.9, 1.0])
+    seen = _detail(t, ramp + (1 - t).view(-1, *[1] * (1 + len(size))) * noise)[inside].flatten(1).std(1)
+    alone = (1 - 3.0 ** -len(size)) ** 0.5  # a sample of noise less the mean of 3 or 9 with it
+    torch.testing.assert_close(seen, alone * torch.tensor([1 / 1.01**0.5, 0.5**0.5, 0.0]), rtol=0.05, atol=1e-4)
+
+
+def test_pictures_come_in_all_eight_orientations_equally_often() -> None:
+    one = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    turned = _turned(one.expand(800, 1, 2, 2), torch.Generator().manual_seed(0)).flatten(1)
+    found, counts = turned.unique(dim=0, return_counts=True)
+    turns = {tuple(torch.rot90(x, k).flatten().tolist()) for x in (one, one.mT) for k in range(4)}
+    assert {tuple(x.tolist()) for x in found} == turns and counts.min() > 60
 
 
 def test_batches_are_a_pure_function_of_the_step(bars: SignalStore) -> None:
