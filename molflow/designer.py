@@ -129,7 +129,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         WeightsError: weights missing, damaged, or made for other molecules or properties.
         DeviceError: CUDA asked for and missing.
         NothingFound: no molecule meets the formula, the fragment or the lead.
-        OracleMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
+        ExtraMissing, ValueError: the program behind ``verify`` is not installed, or it is neither of the two.
     """
     if verify is not None:
         from molflow import verification  # only here: it needs ASE

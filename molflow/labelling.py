@@ -54,7 +54,7 @@ def label(store: MoleculeStore, out: Path, n: int, *, polarisabilities: int = 0,
     Raises:
         DataError: more is wanted than there is, molecules cannot be told apart by their numbers, or have such columns
             already, or the folder holds labels of others.
-        OracleMissing: tblite is not installed.
+        ExtraMissing: tblite is not installed.
     """
     if not 0 <= polarisabilities <= n <= len(store):
         raise DataError(f"cannot label {n} of {len(store)} molecules, with polarisability {polarisabilities} of them")

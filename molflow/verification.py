@@ -123,7 +123,7 @@ class Verdict:
 
 
 def version(method: Method) -> str:
-    """Program and version behind a method. Raises ValueError for an unknown one, OracleMissing for a missing one."""
+    """Program and version behind a method. Raises ValueError for an unknown one, ExtraMissing for a missing one."""
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}: known are {', '.join(get_args(Method))}")
     return (xtb if method == "xtb" else dft).version()
@@ -172,7 +172,7 @@ def verify(
         A verdict a molecule, in order. What cannot be calculated is "failed", with the reason.
 
     Raises:
-        OracleMissing: the method's program is not installed.
+        ExtraMissing: the method's program is not installed.
         FileNotFoundError, ValueError: the file is missing or holds no molecule, the method is unknown, the calculator
             cannot be made, sent to a process or relaxed with, ``allowed`` names no property, or workers < 1.
     """
@@ -195,7 +195,7 @@ def verify(
 
 
 def verify_one(molecule: Molecule, *, method: Method = "xtb", relax: bool = False) -> Verdict:
-    """As `verify`, a single molecule, in this process. Raises OracleMissing."""
+    """As `verify`, a single molecule, in this process. Raises ExtraMissing."""
     return _judge(molecule, method, _job(molecule, method, relax)())
 
 

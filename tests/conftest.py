@@ -28,9 +28,6 @@ from molflow.nn.weights import Card, save_weights
 settings.register_profile("molflow", deadline=None)
 settings.load_profile("molflow")
 
-SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-
-
 @pytest.fixture
 def molflow(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
             ) -> Callable[..., subprocess.CompletedProcess[str]]:
@@ -54,6 +51,8 @@ def molflow(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium with software WebGL; a test that needs one is skipped where there is none."""
+    from benchmarks.report import SOFTWARE_GL  # only here: it comes with the whole of molflow
+
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         here = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -14,6 +14,7 @@ from molflow.campaign.spec import Spec, SpecError
 from molflow.campaign.work import FATAL
 from molflow.extras import needed
 from molflow.parallel import Crash
+from molflow.wording import in_a_line
 
 if TYPE_CHECKING:
     from dask.distributed import Client, Future, SpecCluster
@@ -93,7 +94,7 @@ def workers(spec: Spec) -> Iterator[Workers]:
         try:
             client = Client(spec.scheduler, timeout=CONNECT)
         except (OSError, ValueError) as error:
-            raise SpecError(f"no scheduler answers at {spec.scheduler} ({_line(error)})") from None
+            raise SpecError(f"no scheduler answers at {spec.scheduler} ({in_a_line(error)})") from None
         with client:
             yield Workers(client)
     elif spec.slurm is not None:
@@ -117,7 +118,7 @@ def slurm(spec: Spec) -> SpecCluster:
     try:
         return SLURMCluster(**(spec.slurm or {}))
     except (TypeError, ValueError) as error:
-        raise SpecError(f"slurm: {_line(error)}") from None
+        raise SpecError(f"slurm: {in_a_line(error)}") from None
 
 
 def _done(futures: list[Future]) -> Iterable[Future]:
@@ -154,8 +155,4 @@ def _made(future: Future) -> Any:
     except FATAL:
         raise
     except Exception as error:
-        return Crash(f"{type(error).__name__}: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).replace("\0", "").split())[:200]
+        return Crash(f"{type(error).__name__}: {in_a_line(error)}")

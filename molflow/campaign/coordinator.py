@@ -40,7 +40,7 @@ def run(spec: Source, progress: Progress | None = None) -> Status:
             be reached or made.
         DatabaseError: it cannot be read or written any longer. What is stored already stays.
         SchedulerError: the scheduler is gone.
-        ExtraMissing, OracleMissing: something that has to do the work is not installed.
+        ExtraMissing: something that has to do the work is not installed.
         TargetError, WeightsError: as `molflow.design`.
     """
     chosen = Spec.read(spec)

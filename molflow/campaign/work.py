@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from molflow.designer import design as run_design
+from molflow.extras import ExtraMissing
 from molflow.models import DeviceError
 from molflow.molecules.convert import Molecule
 from molflow.molecules.io import inchikey
 from molflow.nn.property import PROPERTIES, RESOLUTION
 from molflow.nn.weights import WeightsError
 from molflow.oracles import dft, xtb
-from molflow.oracles.record import OracleMissing
 from molflow.search import Budget
 from molflow.targets import TargetError, check_targets, goal
 from molflow.verification import KCAL_PER_MOL, VERIFIED, Method, verify_one
@@ -24,7 +24,7 @@ from molflow.verification import KCAL_PER_MOL, VERIFIED, Method, verify_one
 Values = dict[str, float | str]
 """Key-value pairs of a molecule, with names and values as `ase.db` allows them."""
 
-FATAL = (TargetError, WeightsError, DeviceError, OracleMissing, ImportError, OSError)
+FATAL = (TargetError, WeightsError, DeviceError, ExtraMissing, ImportError, OSError)
 """What a job raises if the specification or the machine is at fault: no molecule is to blame, so none is recorded."""
 
 _CLAIM = re.compile(r"(target|guide|evaluator)_\w+|nfe")
@@ -51,7 +51,7 @@ def budget_fields() -> dict[str, int]:
 
 
 def programs(methods: Iterable[Method]) -> None:
-    """Raise OracleMissing if one of these methods is not installed."""
+    """Raise ExtraMissing if one of these methods is not installed."""
     for method in methods:
         (xtb if method == "xtb" else dft).version()
 
@@ -67,7 +67,7 @@ def design(targets: Mapping[str, float | str], n: int, seed: int, share: tuple[i
 
 
 def verify(molecule: Molecule, method: Method, relax: bool) -> Result:
-    """Calculate a molecule; what cannot be calculated is a result that says so. Raises OracleMissing."""
+    """Calculate a molecule; what cannot be calculated is a result that says so. Raises ExtraMissing."""
     verdict = verify_one(molecule, method=method, relax=relax)
     found, path = verdict.values, verdict.values.relaxation
     values: Values = {f"{method}_{name}": getattr(found, name) for name in VERIFIED}

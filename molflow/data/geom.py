@@ -27,13 +27,14 @@ from molflow.data.matching import lay_on
 from molflow.data.records import Record, Unsound, pack
 from molflow.data.safe_pickle import PickledMol
 from molflow.data.shards import Made, Shards
-from molflow.data.store import MOST_BONDED, PARTS, DataError, MoleculeStore, in_a_line
+from molflow.data.store import MOST_BONDED, PARTS, DataError, MoleculeStore
 from molflow.extras import require
 from molflow.molecules.convert import Molecule, from_rdkit
 from molflow.molecules.druglike import scores_of
 from molflow.molecules.elements import GEOM_DRUGS, MOST_ATOMS
 from molflow.molecules.geometry import stretched
 from molflow.molecules.labels import DRUGLIKE
+from molflow.wording import in_a_line
 
 PART = 200
 """Molecules of one part."""

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from molflow.data.store import DataError, in_a_line, write_tensors
+from molflow.data.store import DataError, write_tensors
+from molflow.wording import in_a_line
 
 FORMAT = "molflow-signals-1"
 HALF = {torch.uint8: 127.5, torch.int16: 32768.0}

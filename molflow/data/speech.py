@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from molflow.data.signals import SignalStore
-from molflow.data.store import DataError, in_a_line
+from molflow.data.store import DataError
+from molflow.wording import in_a_line
 
 RATE = 8_000
 LARGEST = 2**28

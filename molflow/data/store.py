@@ -20,6 +20,7 @@ from torch import Tensor
 
 from molflow.molecules.batch import MoleculeBatch
 from molflow.molecules.elements import Vocabulary, vocabulary_of
+from molflow.wording import in_a_line
 from molflow.writing import written_whole
 
 FORMAT = "molflow-molecules-1"
@@ -203,11 +204,6 @@ class MoleculeStore:
         if (first == second).any() or (torch.maximum(first, second) >= self.sizes.repeat_interleave(
                 self.bond_ptr.diff())).any():
             raise ValueError("a bond to an atom that is not there")
-
-
-def in_a_line(error: Exception) -> str:
-    """What an exception of other libraries says, or what it is if it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:

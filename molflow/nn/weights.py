@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from molflow.molecules.elements import QM9, Vocabulary
+from molflow.wording import in_a_line
 from molflow.writing import written_whole
 
 FORMAT = "molflow-weights-1"
@@ -125,7 +126,7 @@ def from_card(path: Path) -> Iterator[None]:
     except WeightsError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise WeightsError(f"{path.with_suffix('.json')} is damaged ({_line(error)})") from None
+        raise WeightsError(f"{path.with_suffix('.json')} is damaged ({in_a_line(error)})") from None
 
 
 def built(make: Callable[[], Network], path: Path) -> Network:
@@ -145,8 +146,4 @@ def fill(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is damaged or does not fit its card ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(f"{path} is damaged or does not fit its card ({in_a_line(error)})") from None

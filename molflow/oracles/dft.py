@@ -37,7 +37,7 @@ def relax(molecule: Molecule, *, density_fitting: bool = True, steps: int = rela
         The relaxation. What cannot be calculated is its `fault`, never an exception.
 
     Raises:
-        OracleMissing: PySCF, tblite or geomeTRIC is not installed.
+        ExtraMissing: PySCF, tblite or geomeTRIC is not installed.
     """
     level, said = qm9_level.method(density_fitting), version()
     if fault := _refused(molecule):
@@ -72,7 +72,7 @@ def properties(
         The values. What cannot be calculated is a `fault`, never an exception.
 
     Raises:
-        OracleMissing: PySCF, or to relax tblite or geomeTRIC, is not installed.
+        ExtraMissing: PySCF, or to relax tblite or geomeTRIC, is not installed.
     """
     begun, said, level = time.perf_counter(), version(), qm9_level.method(density_fitting)
     path: Relaxation | None = None

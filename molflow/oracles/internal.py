@@ -13,7 +13,7 @@ from ase.calculators.calculator import CalculatorError
 from ase.units import Bohr, Hartree
 from numpy.typing import NDArray
 
-from molflow.oracles.record import OracleMissing
+from molflow.extras import needed
 
 
 def minimise(atoms: ase.Atoms, hessian: NDArray[np.float64], *, force: float, steps: int) -> tuple[bool, float]:
@@ -30,7 +30,7 @@ def minimise(atoms: ase.Atoms, hessian: NDArray[np.float64], *, force: float, st
 
     Raises:
         CalculatorError: the calculator's own, or geomeTRIC gives up.
-        OracleMissing: geomeTRIC is not installed.
+        ExtraMissing: geomeTRIC is not installed.
     """
     geometric = _geometric()
     molecule = geometric.molecule.Molecule()
@@ -64,7 +64,7 @@ def _largest(search: Any) -> float:
 
 def _geometric() -> Any:
     """The package, with its modules, silent."""
-    try:
+    with needed():
         import geometric
         import geometric.ase_engine
         import geometric.errors
@@ -72,8 +72,6 @@ def _geometric() -> Any:
         import geometric.molecule
         import geometric.optimize
         import geometric.params
-    except ModuleNotFoundError:
-        raise OracleMissing("relaxing by DFT needs geomeTRIC: `pip install 'molflow[oracles]'`") from None
     logging.getLogger("geometric").setLevel(logging.ERROR)
     for name in ("nifty", "molecule", "internal", "optimize", "params", "step", "ic_tools"):
         logging.getLogger(f"geometric.{name}").setLevel(logging.ERROR)

@@ -19,8 +19,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
+from molflow.extras import needed
 from molflow.molecules.convert import Molecule
-from molflow.oracles.record import OracleMissing
 
 METHOD = "B3LYP/6-31G(2df,p)"
 FITTED_METHOD = "DF-B3LYP/6-31G(2df,p)"
@@ -40,15 +40,12 @@ F_OF = {6: 0.8, 7: 1.0, 8: 1.4, 9: 1.85}
 
 
 def pyscf() -> Any:
-    """The package, with its modules `dft`, `gto`, `hessian` and `scf`. Raises OracleMissing."""
-    try:
-        with _processor_known():
-            import pyscf.dft
-            import pyscf.gto
-            import pyscf.hessian
-            import pyscf.scf.cphf
-    except ModuleNotFoundError:
-        raise OracleMissing("DFT needs PySCF: `pip install 'molflow[oracles]'`") from None
+    """The package, with its modules `dft`, `gto`, `hessian` and `scf`. Raises ExtraMissing."""
+    with needed(), _processor_known():
+        import pyscf.dft
+        import pyscf.gto
+        import pyscf.hessian
+        import pyscf.scf.cphf
     return pyscf
 
 
@@ -78,7 +75,7 @@ def cupy() -> Any | None:
 
 
 def version() -> str:
-    """Programs and versions. Raises OracleMissing where PySCF is not installed."""
+    """Programs and versions. Raises ExtraMissing where PySCF is not installed."""
     said = f"PySCF {pyscf().__version__}"
     if cupy() is not None:
         import gpu4pyscf

@@ -1,4 +1,4 @@
-"""What every answer of an oracle says of itself, and what is said where there can be none."""
+"""What every answer of an oracle says of itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from molflow.molecules.convert import Molecule
 UNITS = {"energy": "eV", "homo": "eV", "lumo": "eV", "gap": "eV", "mu": "D", "alpha": "Bohr^3", "cv": "cal/(mol K)",
          "solvation": "kcal/mol"}
 """Of the values of `Properties`."""
-
-
-class OracleMissing(ValueError):
-    """The program behind an oracle is not installed; the message names the extra that brings it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -44,7 +44,7 @@ def follow(molecule: Molecule, calculator: BaseCalculator, *, method: str, versi
         hessian: (3n, 3n) second derivatives of that energy there, eV/Å².
 
     Raises:
-        OracleMissing: there is a Hessian, and geomeTRIC is not installed.
+        ExtraMissing: there is a Hessian, and geomeTRIC is not installed.
 
     Returns:
         The relaxation. What the calculator refuses, positions that are not finite or steps that run out are its

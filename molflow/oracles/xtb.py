@@ -12,10 +12,11 @@ from ase.calculators.calculator import CalculatorError
 from ase.units import Bohr, Debye, Hartree, kcal, mol
 from numpy.typing import NDArray
 
+from molflow.extras import needed
 from molflow.molecules.convert import Molecule
 from molflow.oracles import relaxation
 from molflow.oracles.entry import charge_centre, unfit
-from molflow.oracles.record import OracleMissing, Properties, Relaxation
+from molflow.oracles.record import Properties, Relaxation
 from molflow.oracles.vibrations import heat_capacity
 
 METHOD = "GFN2-xTB"
@@ -28,7 +29,7 @@ polarisability of 130 Bohr³ is off by 0.04, with this by 0.003."""
 
 
 def version() -> str:
-    """Program and version. Raises OracleMissing where it is not installed."""
+    """Program and version. Raises ExtraMissing where it is not installed."""
     return "tblite {}.{}.{}".format(*_tblite().library.get_version())
 
 
@@ -44,7 +45,7 @@ def relax(molecule: Molecule, *, steps: int = relaxation.STEPS) -> Relaxation:
         not finite or steps that run out are its `fault`, never an exception.
 
     Raises:
-        OracleMissing: tblite is not installed.
+        ExtraMissing: tblite is not installed.
     """
     calculator = _tblite().ase.TBLite(method=METHOD, verbosity=0)
     return relaxation.follow(molecule, calculator, method=METHOD, version=version(), steps=steps)
@@ -52,7 +53,7 @@ def relax(molecule: Molecule, *, steps: int = relaxation.STEPS) -> Relaxation:
 
 def hessian(molecule: Molecule) -> NDArray[np.float64] | None:
     """Second derivatives of the energy, (3n, 3n) in eV/Å², by central differences of forces; None if one of them cannot
-    be calculated. Raises OracleMissing: tblite is not installed."""
+    be calculated. Raises ExtraMissing: tblite is not installed."""
     from ase.vibrations import Vibrations  # only here: it takes a second to load
 
     atoms = molecule.to_ase()
@@ -86,7 +87,7 @@ def properties(molecule: Molecule, *, relax: bool = False, alpha: bool = True, c
         The values. What cannot be calculated is a `fault`, never an exception.
 
     Raises:
-        OracleMissing: tblite is not installed.
+        ExtraMissing: tblite is not installed.
     """
     begun, said = time.perf_counter(), version()
     path: Relaxation | None = None
@@ -158,10 +159,8 @@ def _single_point(molecule: Molecule, *interaction: Any, start: Any = None, accu
 
 def _tblite() -> Any:
     """The package, with its modules `ase`, `interface` and `library`."""
-    try:
+    with needed():
         import tblite.ase
         import tblite.interface
         import tblite.library
-    except ModuleNotFoundError:
-        raise OracleMissing("GFN2-xTB needs tblite: `pip install 'molflow[oracles]'`") from None
     return tblite

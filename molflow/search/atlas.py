@@ -18,11 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from molflow.data.store import MoleculeStore, in_a_line, write_tensors
+from molflow.data.store import MoleculeStore, write_tensors
 from molflow.models import Generator, Predictor
 from molflow.molecules.convert import unbatch
 from molflow.nn.weights import WeightsError
 from molflow.search.problem import Problem
+from molflow.wording import in_a_line
 
 FORMAT = "molflow-atlas-2"
 

@@ -153,4 +153,4 @@ for calculate in (dft.properties, dft.relax):
         print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout == 2 * "OracleMissing DFT needs PySCF: `pip install 'molflow[oracles]'`\n"
+    assert done.stdout == 2 * "ExtraMissing pyscf is not installed: `pip install 'molflow[oracles]'` brings it\n"

@@ -107,4 +107,4 @@ except ValueError as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout == "OracleMissing relaxing by DFT needs geomeTRIC: `pip install 'molflow[oracles]'`\n"
+    assert done.stdout == "ExtraMissing geometric is not installed: `pip install 'molflow[oracles]'` brings it\n"

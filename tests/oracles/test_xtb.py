@@ -178,7 +178,7 @@ except ValueError as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout == "OracleMissing GFN2-xTB needs tblite: `pip install 'molflow[oracles]'`\n"
+    assert done.stdout == "ExtraMissing tblite is not installed: `pip install 'molflow[oracles]'` brings it\n"
 
 
 def test_properties_are_tblites_own_and_derivatives_of_its_energy(qm9: list[Molecule]) -> None:
