@@ -105,6 +105,21 @@ def test_a_bad_gradient_becomes_none_at_all(bad: float) -> None:
     assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in params)
 
 
+def test_a_convolution_learns_the_same_however_its_weights_lie_in_memory() -> None:
+    """Fused AdamW pairs a weight with the number that lies at the same place of the gradient's memory."""
+    plain, turned = (nn.Conv2d(3, 8, 3) for _ in range(2))
+    turned.load_state_dict(plain.state_dict())
+    turned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for network in (plain, turned):
+        (adam,) = optimisers(network, RUN)
+        for step in range(3):
+            network(draw(4, 3, 6, 6, seed=step)).square().sum().backward()
+            tame(network.parameters(), 1.0)
+            adam.step()
+            adam.zero_grad()
+    torch.testing.assert_close(turned.weight, plain.weight, rtol=1e-4, atol=1e-5)
+
+
 def test_the_average_starts_as_a_copy_and_its_window_grows() -> None:
     network = nn.Linear(1, 1, bias=False)
     average = AveragedModel(network)
