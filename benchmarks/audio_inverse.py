@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.inverse import sounds
+from benchmarks.inverse import ours, sounds
 from benchmarks.inverse.methods import ON_A_PRIOR
 from benchmarks.inverse.metrics import log_spectral_distance, snr, stoi
 from benchmarks.inverse.problem import Method, Problem
@@ -27,6 +27,7 @@ from molflow.nn.weights import SHIPPED
 
 WEIGHTS = ("speech",)
 METHODS = {
+    "molflow": ours.SOUND,
     **ON_A_PRIOR,
     "wavelets": Method("wavelets", wavelets.solve, wavelets.GRID_OF_SOUND),
     "linear": Method("linear", interpolation.solve, interpolation.LINEAR, applies=interpolation.incomplete),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.inverse import pictures
+from benchmarks.inverse import ours, pictures
 from benchmarks.inverse.gallery import gallery, strip
 from benchmarks.inverse.methods import ON_A_PRIOR
 from benchmarks.inverse.metrics import flip, psnr, ssim
@@ -26,6 +26,7 @@ from molflow.nn.weights import SHIPPED
 
 WEIGHTS = "digits", "photos"
 METHODS = {
+    "molflow": ours.PICTURES,
     **ON_A_PRIOR,
     "total_variation": Method("total variation", total_variation.solve, total_variation.GRID),
     "wavelets": Method("wavelets", wavelets.solve, wavelets.GRID),

@@ -1,13 +1,11 @@
-"""The methods that restore any signal with a prior of it."""
+"""The other methods that restore any signal with a prior of it."""
 
 from __future__ import annotations
 
-from benchmarks.inverse import ours
 from benchmarks.inverse.problem import Method, linear
 from benchmarks.inverse.rivals import dflow, flowchef, ot_ode, pnp_flow
 
 ON_A_PRIOR = {
-    "molflow": Method("molflow", ours.solve, efforts=ours.EFFORTS),
     "dflow": Method("D-Flow", dflow.solve, efforts=dflow.EFFORTS),
     "ot_ode": Method("OT-ODE", ot_ode.solve, ot_ode.GRID, ot_ode.EFFORTS, linear),
     "pnp_flow": Method("PnP-Flow", pnp_flow.solve, pnp_flow.GRID, pnp_flow.EFFORTS),

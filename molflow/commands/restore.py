@@ -24,8 +24,8 @@ def restore(
     prior: Annotated[str | None, typer.Option(help="photos, digits, speech, or a file of weights.")] = None,
     film: Annotated[Path | None, typer.Option(help="GIF file of the way from damaged to restored.")] = None,
     compare: Annotated[Path | None, typer.Option(help="PNG file for before and after, side by side.")] = None,
-    method: Annotated[str, typer.Option(help="mean: of all signals that would look so damaged; dflow: D-Flow as "
-                                             "published, one of them, ten times slower.")] = "mean",
+    method: Annotated[str, typer.Option(help="mean: of all signals that would look so damaged, of sound the mean "
+                                             "of levels; dflow: D-Flow as published, one of them, slower.")] = "mean",
     evals: Annotated[int | None, typer.Option(help="dflow: most gradients for each tile; default 60.")] = None,
     seed: Seed = 0,
     device: Device = "auto",

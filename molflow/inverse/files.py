@@ -13,7 +13,6 @@ from molflow.data.speech import RATE
 from molflow.inverse import pictures, restoration, show, sounds
 from molflow.inverse.operators import gaussian_kernel, motion_kernel
 from molflow.inverse.pictures import FileError, Picture
-from molflow.inverse.posterior import Averaging
 from molflow.inverse.restoration import Damage, Method, Progress
 from molflow.inverse.solve import Recipe
 from molflow.inverse.sounds import Sound
@@ -21,7 +20,7 @@ from molflow.inverse.sounds import Sound
 PICTURE_TASKS = "inpaint", "superresolve", "deblur", "denoise", "hdr"
 SOUND_TASKS = "inpaint", "extend", "declip", "denoise"
 METHODS = "mean", "dflow"
-"""The posterior mean along the flow, and D-Flow as published."""
+"""The posterior mean along the flow, of sound that of levels, and D-Flow as published."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,14 @@ def restore_file(path: Path, out: Path, wanted: Wanted, shown: Shown = Shown(), 
     raise FileError(f"{path} is none of {', '.join(pictures.SUFFIXES + sounds.SUFFIXES)}")
 
 
-def _method(wanted: Wanted) -> Method:
+def _method(wanted: Wanted) -> Method | None:
+    """None for the mean of what the file holds."""
     if wanted.method not in METHODS:
         raise FileError(f"unknown method {wanted.method!r}: known are {', '.join(METHODS)}")
     if wanted.method == "mean":
         if wanted.evals is not None:
             raise FileError("--evals belongs to --method dflow")
-        return Averaging()
+        return None
     if wanted.evals is None:
         return Recipe()
     if wanted.evals < 1:
@@ -91,7 +91,8 @@ def _method(wanted: Wanted) -> Method:
     return Recipe(evals=wanted.evals)
 
 
-def _picture(path: Path, out: Path, wanted: Wanted, method: Method, shown: Shown, progress: Progress | None) -> str:
+def _picture(path: Path, out: Path, wanted: Wanted, method: Method | None, shown: Shown,
+             progress: Progress | None) -> str:
     if out.suffix.lower() not in pictures.SUFFIXES:
         raise FileError(f"{out} is none of the picture formats {', '.join(pictures.SUFFIXES)}")
     damaged = pictures.read(path)
@@ -145,7 +146,8 @@ def _kernel(wanted: Wanted) -> Tensor:
     return motion_kernel(length, degrees)
 
 
-def _sound(path: Path, out: Path, wanted: Wanted, method: Method, shown: Shown, progress: Progress | None) -> str:
+def _sound(path: Path, out: Path, wanted: Wanted, method: Method | None, shown: Shown,
+           progress: Progress | None) -> str:
     if out.suffix.lower() not in sounds.SUFFIXES:
         raise FileError(f"{out} is none of the sound formats {', '.join(sounds.SUFFIXES)}")
     original = sounds.read(path)

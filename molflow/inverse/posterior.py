@@ -110,16 +110,15 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
         draw = half.noise(rng)["x"]
         noises = torch.stack([draw, -draw], 1).flatten(0, 1)
         x = interpolate({"x": noises}, {"x": mean[index]}, mean.new_tensor(t))["x"]
-        heeded = _heeded(adapter, measure, y, variance[index], t, x, r.solves)
-        mean = heeded.unflatten(0, (-1, r.draws)).mean(1)
+        mean = heeded(adapter, measure, y, variance[index], t, x, r.solves).unflatten(0, (-1, r.draws)).mean(1)
         path.append(adapter.decode(mean))
-    signal = adapter.decode(_corrected(lambda x: operator(adapter.decode(x)), measured, variance, mean))
+    signal = adapter.decode(corrected(lambda x: operator(adapter.decode(x)), measured, variance, mean))
     path[-1] = signal
     nfe = len(times) * r.draws * (1 + BACKWARD * r.solves)
     return Averaged(signal, path, root_mean_square(operator(signal) - measured), nfe)
 
 
-def _corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
+def corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
     """mean + r² A' (r² A A' + variance)⁻¹ (y - A mean). r² (B,) is such that r² A A' explains by how much the mean
     square of y - A mean exceeds the variance: 0 where it does not."""
     said, transposed = vjp(measure, mean)[:2]
@@ -136,7 +135,7 @@ def _corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor,
     return mean + spread
 
 
-def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,
+def heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,
             x: Tensor, solves: int) -> Tensor:
     """E[x_1 | x_t = x, y] (b, *shape), by conjugate gradients on (A C A' + variance) w = y - A x̂, from w = 0."""
     with torch.enable_grad():
@@ -144,11 +143,10 @@ def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, va
         time = x.new_full((len(x),), t)
         velocity, _ = adapter.field(time, {"x": x}, None)
         end = velocity_to_endpoint(velocity, {"x": x}, time)["x"]
-    heeded = end.detach()
-    said, transposed = vjp(measure, heeded)[:2]
+    found = anchor = end.detach()
+    said, transposed = vjp(measure, anchor)[:2]
     rest = along = y - said
     square = dot(rest, rest)
-    anchor = heeded
     for _ in range(solves):
         (back,) = transposed(along)
         (spread,) = torch.autograd.grad(end, x, back, retain_graph=True)
@@ -156,8 +154,8 @@ def _heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, va
         image = jvp(measure, (anchor,), (spread,))[1] + per_sample(variance, along) * along
         bend = dot(along, image)
         length = torch.where(bend > 0, square / bend, 0.0)
-        heeded = heeded + per_sample(length, spread) * spread
+        found = found + per_sample(length, spread) * spread
         rest = rest - per_sample(length, image) * image
         before, square = square, dot(rest, rest)
         along = rest + per_sample(torch.where(before > 0, square / before, 0.0), along) * along
-    return heeded
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from molflow.adapters.adapter import Adapter
 from molflow.data.speech import LOUDNESS
+from molflow.inverse.hearing import Listening, listen
 from molflow.inverse.operators import Blur, Both, Clipped, Identity, Masked, Operator, Shrink, low_pass
 from molflow.inverse.pictures import Picture
 from molflow.inverse.posterior import Averaging, average
@@ -20,8 +21,8 @@ from molflow.inverse.tiles import Tiling
 
 Progress = Callable[[str, float], None]
 
-Method = Recipe | Averaging
-"""How signals are restored: D-Flow, or the posterior mean."""
+Method = Recipe | Averaging | Listening
+"""How signals are restored: D-Flow, the posterior mean, or, of sound, the mean of levels."""
 
 TILES = 16
 """Solved at once: memory is that of so many, however large a picture is."""
@@ -110,7 +111,7 @@ def signals(measured: Tensor, adapter: Adapter, damage: Damage, seed: int = 0, m
     made: list[list[Tensor]] = []
     for index in torch.arange(len(tiles)).split(TILES):
         path = _solved(adapter, operator.select(index), tiles[index], damage.noise, seed + len(made),
-                       method or Averaging())
+                       method or (Averaging() if len(size) == 2 else Listening()))
         made.append([one.cpu() for one in path])
         if progress:
             progress("restoring", (int(index[-1]) + 1) / len(tiles))
@@ -123,6 +124,8 @@ def _solved(adapter: Adapter, operator: Operator, measured: Tensor, noise: float
             method: Method) -> list[Tensor]:
     if isinstance(method, Recipe):
         return restore(adapter, operator, measured, noise=noise, seed=seed, recipe=method).path
+    if isinstance(method, Listening):
+        return listen(adapter, operator, measured, noise=noise, seed=seed, recipe=method).path
     return average(adapter, operator, measured, noise=noise, seed=seed, recipe=method).path
 
 

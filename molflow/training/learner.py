@@ -50,8 +50,8 @@ def tame(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
     flat = torch.cat([gradient.flatten() for _, gradient in with_gradient])
     norm = flat.norm()
     flat = torch.where(norm < 1e4, flat * (most / (norm + 1e-6)).clamp(max=1), 0)
-    # copied, because fused AdamW on a CPU goes through memory as it lies: a gradient must lie as its parameter does, and
-    # convolutions are trained with their channels last
+    # copied, because fused AdamW on a CPU goes through memory as it lies: a gradient must lie as its parameter does,
+    # and convolutions are trained with their channels last
     parts = flat.split([p.numel() for p, _ in with_gradient])
     torch._foreach_copy_([gradient for _, gradient in with_gradient],
                          [part.view_as(p) for (p, _), part in zip(with_gradient, parts, strict=True)])
