@@ -14,7 +14,7 @@ from benchmarks.inverse.methods import ON_A_PRIOR
 from benchmarks.inverse.metrics import log_spectral_distance, snr, stoi
 from benchmarks.inverse.problem import Method, Problem
 from benchmarks.inverse.race import memory, race
-from benchmarks.inverse.reporting import against_seconds, decibels, spelt, without_shown
+from benchmarks.inverse.reporting import against_seconds, decibels, spelt, standing, without_shown
 from benchmarks.inverse.rivals import interpolation, wavelets
 from benchmarks.inverse.spectrograms import spectrograms
 from benchmarks.record import Parts
@@ -47,7 +47,9 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0,
                          for x in (clean, other))
     rows = race(METHODS, tasks, validation, judge, "snr", parts=parts, show=show, seed=seed)
     held = memory(METHODS, functools.partial(example, weights), parts, seed)
-    results = {"n": n, "memory_mb": held, "tasks": rows}
+    results = {"n": n, "memory_mb": held, "tasks": rows, "standing": {
+        task: {**standing({task: rows[task]}, "snr"), "level_share": level_share(rows[task])} for task in rows
+        if "molflow" in rows[task]}}
     pictures.append(against_seconds(results, METHODS, "snr", "clip"))
     for place, (task, methods) in enumerate(rows.items(), start=1):
         problem, _ = tasks[task]
@@ -74,6 +76,12 @@ def judge(made: Tensor, clean: Tensor, problem: Problem) -> dict[str, Tensor | f
     everywhere = torch.ones(1, 1, 1, dtype=torch.bool)
     return {"snr": snr(made, clean, sounds.missing(problem)), "snr_of_all": snr(made, clean, everywhere),
             "lsd": log_spectral_distance(made, clean), "stoi": stoi(made, clean)}
+
+
+def level_share(methods: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """molflow's log-spectral distance as a share of each other method's."""
+    return {name: methods["molflow"][-1]["lsd"] / rows[-1]["lsd"] for name, rows in methods.items()
+            if name != "molflow"}
 
 
 def show(made: Tensor) -> list[float]:

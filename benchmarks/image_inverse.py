@@ -16,7 +16,7 @@ from benchmarks.inverse.methods import ON_A_PRIOR
 from benchmarks.inverse.metrics import flip, psnr, ssim
 from benchmarks.inverse.problem import Method, Problem
 from benchmarks.inverse.race import memory, race
-from benchmarks.inverse.reporting import against_seconds, decibels, spelt, without_shown
+from benchmarks.inverse.reporting import against_seconds, decibels, spelt, standing, without_shown
 from benchmarks.inverse.rivals import total_variation, wavelets
 from benchmarks.record import Parts
 from benchmarks.tables import Picture, Table, number
@@ -42,7 +42,9 @@ def run(*, parts: Parts, pictures: list[Picture], n: int = 64, seed: int = 0, si
     tasks, validation = problems(signals, n, seed, weights)
     rows = race(METHODS, tasks, validation, judge, "psnr", parts=parts, show=show, seed=seed)
     held = memory(METHODS, functools.partial(example, signals, weights), parts, seed)
-    results = {"n": n, "signals": signals, "memory_mb": held, "tasks": rows}
+    linear = {task: methods for task, methods in rows.items() if tasks[task][0].operator.linear}
+    results = {"n": n, "signals": signals, "memory_mb": held, "tasks": rows,
+               "standing": {"linear": standing(linear, "psnr"), "all": standing(rows, "psnr")}}
     pictures += [against_seconds(results, METHODS, "psnr", "picture"), *galleries(tasks, rows)]
     return without_shown(results)
 

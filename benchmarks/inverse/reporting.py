@@ -21,6 +21,28 @@ def against_seconds(results: dict[str, Any], methods: Mapping[str, Method], figu
                    "steps or evaluations.")
 
 
+def standing(tasks: Mapping[str, Mapping[str, list[dict[str, Any]]]], figure: str) -> dict[str, Any]:
+    """How molflow stands beside the other methods, each by the last of its rows.
+
+    Of every other method the least by which molflow's figure, in dB, is ahead in a task, and the largest share of its
+    processor time that molflow takes; of all, the most by which the best is ahead of molflow, and in how many tasks, of
+    all, nobody is.
+    """
+    last = {task: {name: rows[-1] for name, rows in methods.items()} for task, methods in tasks.items()}
+    others = {name for methods in last.values() for name in methods} - {"molflow"}
+    beside = {name: [(methods["molflow"], methods[name]) for methods in last.values() if name in methods]
+              for name in sorted(others)}
+    behind = [max(row[figure] for row in methods.values()) - methods["molflow"][figure] for methods in last.values()]
+    return {
+        "least_ahead": {name: min(ours[figure] - theirs[figure] for ours, theirs in pairs)
+                        for name, pairs in beside.items()},
+        "most_time": {name: max(ours["cpu_seconds"] / theirs["cpu_seconds"] for ours, theirs in pairs)
+                      for name, pairs in beside.items()},
+        "most_behind": max(behind),
+        "share_best": sum(gap <= 0 for gap in behind) / len(behind),
+    }
+
+
 def without_shown(results: dict[str, Any]) -> dict[str, Any]:
     """The figures alone, of results whose pictures are drawn."""
     tasks = {task: {name: [{key: value for key, value in row.items() if key != "shown"} for row in measured]

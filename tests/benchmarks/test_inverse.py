@@ -14,6 +14,7 @@ from benchmarks import audio_inverse, image_inverse
 from benchmarks.inverse import metrics, pictures, sounds
 from benchmarks.inverse.problem import Method, Problem, Solved
 from benchmarks.inverse.race import row, solved, tuned
+from benchmarks.inverse.reporting import standing
 from benchmarks.record import execute
 from molflow.adapters import Adapter
 from molflow.adapters.adapter import plain
@@ -181,9 +182,19 @@ def test_knobs_are_chosen_by_validation_and_what_falls_apart_counts() -> None:
 
 def quick(methods: dict[str, Method], *names: str) -> dict[str, Method]:
     """Some of the methods, with a single small effort."""
-    effort = {"molflow": {"steps": 1}, "ot_ode": {"steps": 3}}
-    return {name: dataclasses.replace(methods[name], grid=methods[name].grid[:1], efforts=(effort.get(name, {}),))
+    effort = {key: 2 if key == "draws" else 1 for key in methods["molflow"].efforts[0]}
+    efforts = {"molflow": effort, "ot_ode": {"steps": 3}}
+    return {name: dataclasses.replace(methods[name], grid=methods[name].grid[:1], efforts=(efforts.get(name, {}),))
             for name in names}
+
+
+def test_standing_is_counted_from_the_last_rows() -> None:
+    def of(figure: float, seconds: float) -> list[dict[str, float]]:
+        return [{"psnr": 99.0, "cpu_seconds": 9.0}, {"psnr": figure, "cpu_seconds": seconds}]
+
+    tasks = {"a": {"molflow": of(30, 1), "x": of(28, 10)}, "b": {"molflow": of(20, 3), "x": of(21, 10), "y": of(22, 1)}}
+    assert standing(tasks, "psnr") == {"least_ahead": {"x": -1, "y": -2}, "most_time": {"x": 0.3, "y": 3.0},
+                                       "most_behind": 2, "share_best": 0.5}
 
 
 def test_pictures_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +208,8 @@ def test_pictures_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytes
         for measured in methods.values():
             assert {"psnr", "ssim", "flip", "misfit", "psnr_standard_error"} <= set(measured[0])
             assert measured[0]["cpu_seconds"] > 0 and "shown" not in measured[0]
+    for some in results["standing"].values():
+        assert set(some["least_ahead"]) == {"ot_ode"} == set(some["most_time"])
     assert len(list(tmp_path.glob("*.png"))) == 1 + len(pictures.TASKS)
     page = (tmp_path / "image-inverse.md").read_text()
     assert "| OT-ODE |" in page and "super-resolution ×4" in page
@@ -217,10 +230,11 @@ def test_every_method_restores_photos(folder: Path) -> None:
 
 
 def test_sound_in_a_real_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_inverse, "METHODS", quick(audio_inverse.METHODS, "spline", "linear"))
+    monkeypatch.setattr(audio_inverse, "METHODS", quick(audio_inverse.METHODS, "molflow", "spline", "linear"))
     results = execute("audio-inverse", audio_inverse, tmp_path, {"n": 4, "weights": folder})["results"]
     assert list(results["tasks"]) == list(sounds.TASKS)
-    assert list(results["tasks"]["denoising"]) == []  # nothing to interpolate
+    assert list(results["tasks"]["denoising"]) == ["molflow"]  # nothing to interpolate
+    assert set(results["standing"]["declipping"]["level_share"]) == {"spline", "linear"}
     gaps = results["tasks"]["gaps of 20 to 40 ms"]
     assert gaps["spline"][0]["snr_of_all"] > gaps["spline"][0]["snr"]
     assert len(list(tmp_path.glob("*.png"))) == 1 + len(sounds.TASKS)
