@@ -65,6 +65,23 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+def packed(molecules: list[Molecule]) -> dict[str, torch.Tensor]:
+    """Atoms and bonds as a `MoleculeStore` holds them; number 7 has lost its bonds, as inconsistent ones do."""
+    pairs = [np.argwhere(np.triu(m.bonds)) for m in molecules]
+    pairs[7] = pairs[7][:0]
+    return {
+        "positions": torch.from_numpy(np.concatenate([m.positions for m in molecules])).float(),
+        "numbers": torch.from_numpy(np.concatenate([m.numbers for m in molecules])).to(torch.uint8),
+        "charges": torch.from_numpy(np.concatenate([m.charges for m in molecules])).to(torch.int8),
+        "atom_ptr": torch.tensor(np.cumsum([0] + [len(m.numbers) for m in molecules])),
+        "bond_index": torch.from_numpy(np.ascontiguousarray(np.concatenate(pairs))).to(torch.uint8),
+        "bond_order": torch.from_numpy(np.concatenate(
+            [m.bonds[p[:, 0], p[:, 1]] for m, p in zip(molecules, pairs, strict=True)])).to(torch.uint8),
+        "bond_ptr": torch.tensor(np.cumsum([0] + [len(p) for p in pairs])),
+        "bonded": torch.arange(len(molecules)) != 7,
+    }
+
+
 @pytest.fixture(scope="session")
 def qm9() -> list[Molecule]:
     molecules, skipped = read_sdf(Path(__file__).parent / "molecules" / "qm9_sample.sdf")

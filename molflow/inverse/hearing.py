@@ -37,15 +37,15 @@ class Listening:
     Attributes:
         draws: recordings that levels are the mean over.
         steps: times at which each is led.
-        begin, end: the first time, at which x is all but noise, and the last.
+        begin, end: the first time, at which x is mostly noise, and the last.
         solves: steps of conjugate gradients at each time.
     """
 
     draws: int = 8
-    steps: int = 10
-    begin: float = 0.02
+    steps: int = 12
+    begin: float = 0.3
     end: float = 0.98
-    solves: int = 2
+    solves: int = 1
 
 
 @torch.no_grad()

@@ -3,33 +3,22 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from molflow.data.store import MoleculeStore
 from molflow.molecules.convert import Molecule
+from tests.conftest import packed
 
 
 @pytest.fixture(scope="session")
 def store(qm9: list[Molecule]) -> MoleculeStore:
     """The 61 molecules as a data set; number 7 has lost its bonds, as an inconsistent one does."""
-    pairs = [np.argwhere(np.triu(m.bonds)) for m in qm9]
-    pairs[7] = pairs[7][:0]
     return MoleculeStore(
-        positions=torch.from_numpy(np.concatenate([m.positions for m in qm9])).float(),
-        numbers=torch.from_numpy(np.concatenate([m.numbers for m in qm9])).to(torch.uint8),
-        charges=torch.from_numpy(np.concatenate([m.charges for m in qm9])).to(torch.int8),
-        atom_ptr=torch.tensor(np.cumsum([0] + [len(m.numbers) for m in qm9])),
-        bond_index=torch.from_numpy(np.ascontiguousarray(np.concatenate(pairs))).to(torch.uint8),
-        bond_order=torch.from_numpy(
-            np.concatenate([m.bonds[p[:, 0], p[:, 1]] for m, p in zip(qm9, pairs, strict=True)])
-        ).to(torch.uint8),
-        bond_ptr=torch.tensor(np.cumsum([0] + [len(p) for p in pairs])),
+        **packed(qm9),
         properties=torch.tensor([[m.properties["gap"], len(m.numbers)] for m in qm9]),
         index=torch.arange(100, 161, dtype=torch.int32),
-        bonded=torch.arange(61) != 7,
         names=("gap", "size"),
         units=("eV", ""),
         source="61 molecules of QM9, π for a letter that is not ASCII",

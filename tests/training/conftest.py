@@ -10,14 +10,13 @@ import torch
 from molflow.data import store as store_module
 from molflow.data.store import MoleculeStore
 from molflow.molecules.convert import Molecule
+from tests.conftest import packed
 
 
 @pytest.fixture(scope="session")
 def store(qm9: list[Molecule]) -> MoleculeStore:
     """The 61 molecules as a data set; number 7 without bonds. The gap is real, the other properties are functions
     of composition and shape, of about the size and spread that QM9 has."""
-    pairs = [np.argwhere(np.triu(m.bonds)) for m in qm9]
-    pairs[7] = pairs[7][:0]
     values = []
     for m in qm9:
         radius = np.sqrt(((m.positions - m.positions.mean(0)) ** 2).sum(1).mean())
@@ -25,18 +24,9 @@ def store(qm9: list[Molecule]) -> MoleculeStore:
         values.append([5.0 * (m.numbers > 1).sum() + 2.5 * (m.numbers == 1).sum() + radius, gap, homo, homo + gap,
                        radius, 2.0 * len(m.numbers) - radius])
     return MoleculeStore(
-        positions=torch.from_numpy(np.concatenate([m.positions for m in qm9])).float(),
-        numbers=torch.from_numpy(np.concatenate([m.numbers for m in qm9])).to(torch.uint8),
-        charges=torch.from_numpy(np.concatenate([m.charges for m in qm9])).to(torch.int8),
-        atom_ptr=torch.tensor(np.cumsum([0] + [len(m.numbers) for m in qm9])),
-        bond_index=torch.from_numpy(np.ascontiguousarray(np.concatenate(pairs))).to(torch.uint8),
-        bond_order=torch.from_numpy(
-            np.concatenate([m.bonds[p[:, 0], p[:, 1]] for m, p in zip(qm9, pairs, strict=True)])
-        ).to(torch.uint8),
-        bond_ptr=torch.tensor(np.cumsum([0] + [len(p) for p in pairs])),
+        **packed(qm9),
         properties=torch.tensor(np.array(values), dtype=torch.float32),
         index=torch.arange(61, dtype=torch.int32),
-        bonded=torch.arange(61) != 7,
         names=("alpha", "gap", "homo", "lumo", "mu", "cv"),
         units=("Bohr^3", "eV", "eV", "eV", "D", "cal/(mol K)"),
         source="61 molecules of QM9, properties made up but for the gap",
