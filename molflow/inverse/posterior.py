@@ -49,10 +49,10 @@ class Averaging:
     """
 
     draws: int = 2
-    steps: int = 9
+    steps: int = 16
     begin: float = 0.3
     end: float = 0.95
-    solves: int = 2
+    solves: int = 1
 
 
 @dataclass(frozen=True)
