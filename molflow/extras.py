@@ -48,4 +48,4 @@ def _extra(module: str) -> str | None:
 
 
 def _missing(module: str) -> ExtraMissing:
-    return ExtraMissing(f"{module} is not installed: `pip install 'molflow[{_extra(module)}]'` brings it")
+    return ExtraMissing(f"{module.partition('.')[0]} is not installed: `pip install 'molflow[{_extra(module)}]'` brings it")
