@@ -48,4 +48,5 @@ def _extra(module: str) -> str | None:
 
 
 def _missing(module: str) -> ExtraMissing:
-    return ExtraMissing(f"{module.partition('.')[0]} is not installed: `pip install 'molflow[{_extra(module)}]'` brings it")
+    package = module.partition(".")[0]
+    return ExtraMissing(f"{package} is not installed: `pip install 'molflow[{_extra(module)}]'` brings it")
