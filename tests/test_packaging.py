@@ -294,9 +294,9 @@ def test_the_wheel_designs_molecules_without_a_network(bare: Path, tmp_path: Pat
 
 COMMANDS: list[tuple[str, str, str]] = [
     ("tblite", "oracles", "verify one.sdf"),
-    ("PySCF", "oracles", "verify one.sdf --method dft"),
+    ("pyscf", "oracles", "verify one.sdf --method dft"),
     ("tblite", "oracles", "design --target gap=5 --out o --verify xtb"),
-    ("PySCF", "oracles", "design --target gap=5 --out o --verify dft"),
+    ("pyscf", "oracles", "design --target gap=5 --out o --verify dft"),
     ("tblite", "oracles", "data label moses3d"),
     ("yaml", "campaign", "campaign campaign.yaml"),
     ("yaml", "campaign", "campaign status campaign.yaml"),
