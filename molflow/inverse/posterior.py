@@ -136,7 +136,7 @@ def corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, 
 
 
 def heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,
-            x: Tensor, solves: int) -> Tensor:
+           x: Tensor, solves: int) -> Tensor:
     """E[x_1 | x_t = x, y] (b, *shape), by conjugate gradients on (A C A' + variance) w = y - A x̂, from w = 0."""
     with torch.enable_grad():
         x = x.requires_grad_()
