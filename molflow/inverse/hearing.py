@@ -59,7 +59,8 @@ def listen(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: flo
     measured = measured.to(adapter.device, adapter.dtype)
     variance = assumed_variance(measured, noise)
     rng = torch.Generator(adapter.device).manual_seed(seed)
-    drawn = [draw(adapter, operator, measured, variance, rng, r) for _ in range(r.draws)]
+    guess = adapter.encode(operator.guess(measured, tuple(plain_signal(adapter).shape[2:])))
+    drawn = [draw(adapter, operator, measured, variance, guess, rng, r) for _ in range(r.draws)]
     path = [torch.stack(at_a_time).mean(0) for at_a_time in zip(*drawn, strict=True)]
     levelled = mean_level(torch.stack([way[-1] for way in drawn]))
     signal = corrected(operator, measured, variance, levelled)
@@ -67,15 +68,15 @@ def listen(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: flo
     return Averaged(signal, [*path[:-1], signal], root_mean_square(operator(signal) - measured), nfe)
 
 
-def draw(adapter: Adapter, operator: Operator, measured: Tensor, variance: Tensor, rng: torch.Generator,
-         recipe: Listening) -> list[Tensor]:
-    """One recording (B, C, L) for each problem, of all that would be measured so: what it is expected to be at each
-    time; it is the last."""
+def draw(adapter: Adapter, operator: Operator, measured: Tensor, variance: Tensor, guess: Tensor,
+         rng: torch.Generator, recipe: Listening) -> list[Tensor]:
+    """One recording (B, C, L) for each problem, of all that would be measured so, begun from a guess at endpoints:
+    what it is expected to be at each time; it is the last."""
     def measure(x: Tensor) -> Tensor:
         return operator(adapter.decode(x))
 
     noises = adapter.space(len(measured)).noise(rng)["x"]
-    end = adapter.encode(operator.guess(measured, tuple(plain_signal(adapter).shape[2:])))
+    end = guess
     way = []
     for t in torch.linspace(max(adapter.begin, recipe.begin), recipe.end, recipe.steps).tolist():
         x = t * end + (1 - t) * noises  # a step of the ODE: back goes what noise was found in x at the time before

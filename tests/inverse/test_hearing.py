@@ -43,7 +43,8 @@ def test_draws_are_distributed_as_all_that_would_be_measured_so() -> None:
     mean = COVARIANCE[:, seen] @ inverse @ y[0, 0, seen]
     covariance = COVARIANCE - COVARIANCE[:, seen] @ inverse @ COVARIANCE[seen]
 
-    way = draw(process(), Masked(known), y.expand(count, 1, -1), torch.full((count,), noise**2).double(), rng,
+    many = y.expand(count, 1, -1)
+    way = draw(process(), Masked(known), many, torch.full((count,), noise**2).double(), many, rng,
                Listening(steps=100, begin=0.01, end=0.999, solves=LENGTH))
     drawn = way[-1][:, 0]
     assert len(way) == 100
