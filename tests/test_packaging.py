@@ -1,4 +1,4 @@
-"""What is installed, from where, and which part of molflow may lean on which."""
+"""What is installed, from where, and what of it is imported."""
 
 import ast
 import importlib.metadata
@@ -92,7 +92,7 @@ def test_every_dependency_has_a_lower_bound() -> None:
         assert name == "molflow" or any(clause.operator in (">=", "==") for clause in specifier), name
 
 
-# ---- what is imported, and by whom -----------------------------------------------------------------------------------
+# ---- what is imported ------------------------------------------------------------------------------------------------
 
 
 def imports(path: Path) -> set[str]:
@@ -122,42 +122,6 @@ def test_extras_are_those_of_pyproject() -> None:
                for extra in PROJECT["optional-dependencies"] if extra not in ("dev", "docs")}
     modules["campaign"].add("distributed")  # of dask[distributed]
     assert {extra: set(names) for extra, names in EXTRAS.items()} == modules
-
-
-MAY_IMPORT = {
-    "flow": ["flow"],
-    "molecules": ["molecules", "flow.state", "writing"],
-    "nn": ["nn", "molecules", "flow", "writing"],
-    "data": ["data", "extras", "molecules", "flow", "parallel", "writing"],
-    "oracles": ["oracles", "molecules"],
-    "commands": ["commands", "adapters", "campaign", "coupling", "data", "designer", "extras", "flow", "grade",
-                 "installation", "inverse", "joining", "labelling", "models", "molecules", "nn", "report", "search",
-                 "targets", "training", "verification", "writing"],
-    "adapters": ["adapters", "data", "flow", "nn"],
-    "inverse": ["inverse", "adapters", "data", "flow", "writing"],
-    "training": ["training", "data", "nn", "molecules", "flow", "provenance", "writing"],
-    "report": ["report", "designer", "molecules", "nn", "oracles", "provenance", "targets", "verification",
-               "writing", "__version__"],
-    "search": ["search", "conditions", "data", "flow", "models", "molecules", "nn"],
-    "campaign": ["campaign", "designer", "extras", "models", "molecules", "nn", "oracles", "parallel", "search",
-                 "targets", "verification", "__version__"],
-    "provenance.py": [],
-    "writing.py": [],
-}
-"""Package: the parts of molflow that it may import. Other modules directly in molflow/: all but the shell."""
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "molflow")))
-def test_arrows_go_one_way(path: Path) -> None:
-    package = path.relative_to(ROOT / "molflow").parts[0]
-    for name in imports(path):
-        if name.split(".")[0] != "molflow":
-            continue
-        inside = name.removeprefix("molflow").lstrip(".")
-        if package not in ("cli.py", "commands"):
-            assert inside.split(".")[0] not in ("cli", "commands"), f"{path} imports the shell"
-        if package in MAY_IMPORT or not package.endswith(".py"):
-            assert any(f"{inside}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[package]), f"{path}: {name}"
 
 
 def python(code: str) -> str:
