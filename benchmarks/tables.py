@@ -27,7 +27,7 @@ class Table:
 
     def markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(cells) + " |"
+            return "| " + " | ".join(cells).replace("<", "&lt;") + " |"  # a profile's <built-in method> is no HTML
 
         rule = "|---" + "|---:" * (len(self.columns) - 1) + "|"
         lines = [f"**{self.title}**", "", line(self.columns), rule, *map(line, self.rows)]
