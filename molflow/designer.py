@@ -23,7 +23,7 @@ from molflow.molecules.labels import DRUGLIKE
 from molflow.nn.property import UNITS
 from molflow.nn.weights import shipped
 from molflow.properties import Property, Widened, check_properties
-from molflow.search import POWER, Atlas, Budget, Problem, Progress, solve
+from molflow.search import POWER, Atlas, Budget, Found, Problem, Progress, solve
 from molflow.targets import Goal, TargetError, Wanted, check_consistent, check_targets, warnings_for
 
 if TYPE_CHECKING:
@@ -153,20 +153,8 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
     for reader in (leader, judge):
         if strange := [name for name in wanted if name not in reader.properties]:
             raise TargetError(f"{reader.path.stem} does not know {strange[0]}: it knows {', '.join(reader.properties)}")
-    conditions = []
-    if formula is not None:
-        composition = parse_formula(formula, flow.vocabulary.elements)
-        total = sum(composition.values())
-        if atoms not in (None, total):
-            raise TargetError(f"formula {formula} has {total} atoms, not {atoms}")
-        atoms = total
-        conditions.append(has_formula(composition))
-    if lead is not None:
-        conditions.append(is_like(lead, similarity))
-    core = None
-    if fragment is not None:
-        core = Fragment.of(*([fragment] if isinstance(fragment, Molecule) else fragment))
-        check_fragment(core, flow, atoms)
+    must, atoms = _conditions(flow, atoms, formula, fragment, lead, similarity)
+    core = must.fragment
     atlas, of_another = Atlas.beside(flow), False
     if atlas is not None:
         of_another = atlas.names != leader.learnt
@@ -184,7 +172,6 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
                       known=leader.properties, extremes=extremes_beside(wanted),
                       resolution=leader.network.resolution | {name: one.resolution for name, one in own.items()})
     begun = time.perf_counter()
-    must = Conditions(conditions, core)
     found = solve(problem, flow, leader, budget, atlas=atlas, conditions=must, seed=seed, progress=progress)
     seconds = time.perf_counter() - begun
     warnings = warnings_for(wanted, ranges, units)
@@ -199,26 +186,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
             raise NothingFound(f"{missing}: allow more atoms or less similarity, or more --lookups and --draws")
         warnings.append(f"{missing}: they are left out; more --lookups and --draws find more")
         found = found.rows(found.fit.nonzero().squeeze(1))
-    judged = judge.predict(found.batch)
-
-    scored = not set(DRUGLIKE).isdisjoint(leader.properties)
-    molecules = unbatch(found.batch)
-    for i, molecule in enumerate(molecules):
-        said = dict(zip(judge.properties, judged[i].tolist(), strict=True))
-        for column, name in enumerate(leader.properties):
-            if name in wanted:
-                value = wanted[name].value
-                molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
-            molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
-            if name in said:
-                molecule.properties[f"evaluator_{name}"] = said[name]
-            if found.errors[i, column]:
-                molecule.properties[f"guide_error_{name}"] = float(found.errors[i, column])
-        if scored and molecule.smiles:
-            molecule.properties.update({f"rdkit_{name}": value for name, value in scores_of(molecule.smiles).items()})
-        molecule.properties["level"] = leader.level
-        molecule.properties["valid"] = int(molecule.is_valid)
-        molecule.properties["nfe"] = int(found.nfe[i])
+    molecules = _described(found, wanted, leader, judge)
     asked = {name: str(goal) if goal.value is None else goal.value for name, goal in wanted.items()}
     settings = {"targets": asked, "model": model, "n": n, "seed": seed, "atoms": atoms, "formula": formula,
                 "fragment": Chem.MolToSmiles(core.query) if core else None, "lead": lead.smiles if lead else None,
@@ -237,6 +205,51 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         for molecule, verdict in zip(molecules, verdicts, strict=True):
             molecule.properties.update(verdict.found)
     return DesignRun(molecules, wanted, found.history.numpy(), settings, warnings, trajectory, verdicts, units)
+
+
+def _conditions(flow: Generator, atoms: int | None, formula: str | None,
+                fragment: Molecule | Sequence[Molecule] | None, lead: Molecule | None, similarity: float
+                ) -> tuple[Conditions, int | None]:
+    """What every molecule must be, and how many atoms it must have, if that was said. Raises TargetError."""
+    conditions = []
+    if formula is not None:
+        composition = parse_formula(formula, flow.vocabulary.elements)
+        total = sum(composition.values())
+        if atoms not in (None, total):
+            raise TargetError(f"formula {formula} has {total} atoms, not {atoms}")
+        atoms = total
+        conditions.append(has_formula(composition))
+    if lead is not None:
+        conditions.append(is_like(lead, similarity))
+    core = None
+    if fragment is not None:
+        core = Fragment.of(*([fragment] if isinstance(fragment, Molecule) else fragment))
+        check_fragment(core, flow, atoms)
+    return Conditions(conditions, core), atoms
+
+
+def _described(found: Found, wanted: Mapping[str, Goal], leader: Predictor, judge: Predictor) -> list[Molecule]:
+    """The molecules with what was wanted and what is known of each as its properties."""
+    judged = judge.predict(found.batch)
+    scored = not set(DRUGLIKE).isdisjoint(leader.properties)
+    molecules = unbatch(found.batch)
+    for i, molecule in enumerate(molecules):
+        said = dict(zip(judge.properties, judged[i].tolist(), strict=True))
+        for column, name in enumerate(leader.properties):
+            if name in wanted:
+                value = wanted[name].value
+                molecule.properties[f"target_{name}"] = str(wanted[name]) if value is None else value
+            molecule.properties[f"guide_{name}"] = float(found.guide[i, column])
+            if name in said:
+                molecule.properties[f"evaluator_{name}"] = said[name]
+            if found.errors[i, column]:
+                molecule.properties[f"guide_error_{name}"] = float(found.errors[i, column])
+        if scored and molecule.smiles:
+            molecule.properties.update({f"rdkit_{name}": value for name, value in scores_of(molecule.smiles).items()})
+        molecule.properties["level"] = leader.level
+        molecule.properties["valid"] = int(molecule.is_valid)
+        molecule.properties["nfe"] = int(found.nfe[i])
+    return molecules
 
 
 def extremes_beside(wanted: Mapping[str, Goal]) -> frozenset[str]:

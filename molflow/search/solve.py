@@ -175,9 +175,7 @@ class _Part:
                 rng: torch.Generator) -> Root:
         """Evolution, then Newton's method, from candidates of which residual, length of it and molecule are known."""
         device = self.generator.device
-        width = self.space.mask.shape[1]
-        known = MoleculeBatch(batch.positions[:, :width], batch.numbers[:, :width], batch.charges[:, :width],
-                              batch.bonds[:, :width, :width])
+        known = batch.of_width(self.space.mask.shape[1])
         endpoint = {key: value.to(device) for key, value in encode(known, self.generator.vocabulary).items()}
         source = {key: value.to(device) for key, value in self.space.together(self.begin).items()}
         root = Root(source, endpoint, residual.to(device), norm.to(device), norm.to(device)[None][:0],
