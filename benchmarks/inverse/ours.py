@@ -24,5 +24,4 @@ def of_sound(problem: Problem, *, seed: int, draws: int) -> Solved:
 
 PICTURES = Method("molflow", of_pictures,
                   efforts=({"steps": 3}, {"steps": 2 * Averaging.steps}, {"steps": Averaging.steps}))
-SOUND = Method("molflow", of_sound,
-               efforts=({"draws": 2}, {"draws": 2 * Listening.draws}, {"draws": Listening.draws}))
+SOUND = Method("molflow", of_sound, efforts=({"draws": 2}, {"draws": Listening.draws}))

@@ -1,7 +1,6 @@
 """Spoken digits: the Free Spoken Digit Dataset (Jackson et al.), 3,000 recordings of 6 speakers, 8 kHz, mono.
 
-By the set's own rule, recordings with the numbers 0 to 4 are for testing. The others are learnt from at three speeds:
-twenty minutes of six speakers are little, and a prior learns them by heart.
+By the set's own rule, recordings with the numbers 0 to 4 are for testing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from molflow.data.signals import SignalStore
@@ -31,14 +29,8 @@ LOUDNESS = 0.05
 """Root mean square to which every recording is brought, of a full scale of 1: speech peaks at up to 15 times that."""
 
 
-SPEEDS = (1, 1), (15, 14), (8, 7)
-"""At which training recordings are kept, as fractions. None slower: that would leave the highest band empty."""
-
-
 def read(folder: Path) -> SignalStore:
     """The recordings of ``fsdd.zip`` in ``folder``, each as loud as any other. Raises DataError."""
-    from scipy.signal import resample_poly  # a second
-
     path = folder / "fsdd.zip"
     train: list[Tensor] = []
     held_out: list[Tensor] = []
@@ -48,11 +40,7 @@ def read(folder: Path) -> SignalStore:
                 raise DataError(f"{path} holds {size} bytes, more than the {LARGEST} that it may")
             for name in sorted(name for name in archive.namelist() if name.endswith(".wav")):
                 number = int(Path(name).stem.rpartition("_")[2])
-                sound = _samples(archive.read(name))
-                if number < 5:
-                    held_out.append(_whole(sound))
-                else:
-                    train += [_whole(resample_poly(sound, down, up)) for up, down in SPEEDS]
+                (held_out if number < 5 else train).append(_sound(archive.read(name)))
     except DataError:
         raise
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, wave.Error,
@@ -69,16 +57,13 @@ def loud(x: Tensor) -> Tensor:
     return torch.where(rms > 0, LOUDNESS / rms, 1.0)
 
 
-def _samples(raw: bytes) -> NDArray[np.float64]:
+def _sound(raw: bytes) -> Tensor:
+    """(1, 1, L) int16."""
     with wave.open(io.BytesIO(raw)) as file:
         if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
             raise wave.Error("a recording is not 8 kHz, mono, 16 bit")
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
-
-
-def _whole(samples: NDArray[np.float64]) -> Tensor:
-    """Sound (L,) as (1, 1, L) int16, at the loudness of all."""
-    x = torch.from_numpy(samples).float()[None, None]
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    x = torch.from_numpy(samples / 32768).float()[None, None]
     return (x * loud(x)).clamp(-1, 1).mul(32767).round().to(torch.int16)
 
 

@@ -89,20 +89,16 @@ def test_digits_are_read_and_split_in_the_files_order(tmp_path: Path, monkeypatc
 
 
 def test_speech_is_read_made_equally_loud_and_split_by_its_own_rule(tmp_path: Path) -> None:
-    tone = np.sin(2 * np.pi * 700 / speech.RATE * np.arange(8000))
+    rng = np.random.default_rng(0)
     with zipfile.ZipFile(tmp_path / "fsdd.zip", "w") as archive:
-        for name, level in (("3_theo_4", 100), ("3_theo_5", 3000), ("3_theo_49", 300)):
+        for name, level in (("3_theo_4", 100), ("3_theo_5", 3000), ("3_theo_49", 30)):
             raw = io.BytesIO()
             with wave.open(raw, "wb") as file:
                 file.setparams((1, 2, 8000, 0, "NONE", ""))
-                file.writeframes((level * tone).astype("<i2").tobytes())
+                file.writeframes((level * rng.standard_normal(500)).astype("<i2").tobytes())
             archive.writestr(f"recordings/{name}.wav", raw.getvalue())
     store = speech.read(tmp_path)
-    assert [x.shape[-1] for x in store.held_out] == [8000]
-    assert [x.shape[-1] for x in store.train] == 2 * [8000, 7467, 7000]
-    for recording, hertz in zip(store.train, 2 * [700, 750, 800], strict=True):
-        loudest = torch.fft.rfft(recording[0, 0, :4000].float()).abs().argmax().item()
-        assert 2 * loudest == pytest.approx(hertz, abs=2)
+    assert [len(part) for part in (store.train, store.held_out)] == [2, 1]
     for recording in store.train + store.held_out:
         assert (recording.float() / 32768).square().mean().sqrt().item() == pytest.approx(speech.LOUDNESS, rel=1e-3)
     (tmp_path / "fsdd.zip").write_bytes(b"no archive")
