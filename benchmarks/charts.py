@@ -10,7 +10,10 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-MARKERS = "osD^vP*"
+MARKERS = "osD^vP*X"
+
+FEW = 1e3
+"""From an axis' least to its most, with room for ticks at 2 and 5, too."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ def panels(series: Mapping[str, Sequence[Series]], xlabel: str, ylabel: str, *, 
                           label=one.label, lw=1.4, ms=6)
             axes.set(xscale="log", yscale="linear" if linear else "log", title=title, xlabel=xlabel)
             for axis in (axes.xaxis,) if linear else (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                least, most = axis.get_view_interval()
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most < FEW * least else (1.0,)))
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
                 axis.set_minor_formatter(NullFormatter())
             axes.grid(color="0.9")
