@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -169,11 +169,11 @@ class Generator:
         grid = LIKELIHOOD_TIME * time_grid(steps, power=LIKELIHOOD_POWER).flip(0)
         found = torch.empty(len(batch), dtype=torch.float64)
         for part in batch.sizes.argsort(stable=True).split(chunk):
-            some = batch[part].of_width(int(batch.sizes[part].max())).to(self.device)
+            some = batch[part].trimmed().to(self.device)
+            some = replace(some, positions=some.positions.float())
             space = MoleculeSpace(some.mask, self.vocabulary)
-            endpoint = {key: value.float() for key, value in encode(some, self.vocabulary).items()}
             found[part] = dequantised_bound(
-                PureField(self.network, some.mask), endpoint, space.noise(rng), space,
+                PureField(self.network, some.mask), encode(some, self.vocabulary), space.noise(rng), space,
                 discrete=("types", "charges", "bonds"), grid=grid, method="rk4", probes=probes, generator=rng,
             ).cpu()
         return found
@@ -253,7 +253,7 @@ class Predictor:
         """As `predict`, and the networks' doubt (B,) of each molecule, see `Ensemble.doubt`."""
         said = torch.empty(len(self.network.members), len(batch), len(self.network.properties))
         for part in batch.sizes.argsort().split(chunk):
-            some = batch[part].of_width(int(batch.sizes[part].max())).to(self.device)
+            some = batch[part].trimmed().to(self.device)
             types = encode(some, self.vocabulary)["types"].float()
             said[:, part] = self.network(centre(some.positions.float(), some.mask), types, some.mask).cpu()
         return self.network.mean(said), self.network.doubt(said)

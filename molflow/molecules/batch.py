@@ -79,7 +79,7 @@ class MoleculeBatch:
         if not batches:
             raise ValueError("cannot concatenate an empty list of batches")
         width = max(batch.numbers.shape[1] for batch in batches)
-        padded = [batch.of_width(width) for batch in batches]
+        padded = [batch._of_width(width) for batch in batches]
         names = [field.name for field in fields(MoleculeBatch)]
         return MoleculeBatch(*(torch.cat([getattr(batch, name) for batch in padded]) for name in names))
 
@@ -89,8 +89,11 @@ class MoleculeBatch:
         source[rows] = len(self) + torch.arange(len(rows))
         return MoleculeBatch.cat([self, by])[source] if len(rows) else self
 
-    def of_width(self, width: int) -> MoleculeBatch:
-        """The same molecules with more padding, or less: no more than there is may go."""
+    def trimmed(self) -> MoleculeBatch:
+        """The same molecules as wide as the largest of them."""
+        return self._of_width(int(self.sizes.max()))
+
+    def _of_width(self, width: int) -> MoleculeBatch:
         extra = width - self.numbers.shape[1]
         return MoleculeBatch(
             positions=functional.pad(self.positions, (0, 0, 0, extra)),

@@ -175,8 +175,7 @@ class _Part:
                 rng: torch.Generator) -> Root:
         """Evolution, then Newton's method, from candidates of which residual, length of it and molecule are known."""
         device = self.generator.device
-        known = batch.of_width(self.space.mask.shape[1])
-        endpoint = {key: value.to(device) for key, value in encode(known, self.generator.vocabulary).items()}
+        endpoint = {key: value.to(device) for key, value in encode(batch.trimmed(), self.generator.vocabulary).items()}
         source = {key: value.to(device) for key, value in self.space.together(self.begin).items()}
         root = Root(source, endpoint, residual.to(device), norm.to(device), norm.to(device)[None][:0],
                     torch.zeros(len(norm), dtype=torch.int64, device=device))
