@@ -5,13 +5,40 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
-from typing import NamedTuple, TypeVar
+from multiprocessing import get_context, resource_tracker
+from typing import Any, NamedTuple, TypeVar
 
 Made = TypeVar("Made")
+
+
+class Processes(ProcessPoolExecutor):
+    """A pool of ``count`` processes that share the machine: of one thread each, and silent when all are interrupted.
+
+    They are spawned, not forked: a fork of a process whose libraries have threads may hang. A script that makes such a
+    pool must therefore be one that can be imported (``if __name__ == "__main__":``).
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, get_context("spawn"), _start_alone)
+
+    def submit(self, *call: Any, **named: Any) -> Future[Any]:
+        """As of `ProcessPoolExecutor`; where it starts a process, that one hears of no interrupt before `_start_alone`,
+        since it inherits what is blocked here: Python would tell of it from the middle of an import."""
+        resource_tracker.ensure_running()  # which unblocks, once started
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(*call, **named)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_alone() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before any library is there to read it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # now an interrupt that came meanwhile ends it
 
 
 class Crash(NamedTuple):
@@ -24,8 +51,7 @@ def spread(jobs: Sequence[Callable[[], Made]], workers: int | None = None,
            tell: Callable[[float], None] | None = None) -> list[Made | Crash]:
     """``[job() for job in jobs]``, a `Crash` where a job raised or took its process with it.
 
-    Processes are spawned, not forked: a fork of a process whose libraries have threads may hang. A script that calls
-    this must therefore be one that can be imported (``if __name__ == "__main__":``).
+    They are spread over `Processes`, with what that asks of the calling script.
 
     Args:
         jobs: what can be pickled, such as partial functions.
@@ -46,7 +72,7 @@ def _work(jobs: Sequence[Callable[[], Made]], wanted: Sequence[int], processes: 
           tell: Callable[[float], None] | None) -> list[int]:
     """Put results into ``done`` until all wanted are there or a process has died; those that were at work then."""
     queue = iter(wanted)
-    with ProcessPoolExecutor(processes, get_context("spawn"), start_alone) as pool:
+    with Processes(processes) as pool:
         working = {pool.submit(jobs[i]): i for i in islice(queue, processes)}
         try:
             while working:
@@ -65,9 +91,3 @@ def _work(jobs: Sequence[Callable[[], Made]], wanted: Sequence[int], processes: 
         except BrokenProcessPool:
             return [i for i in working.values() if i not in done]
     return []
-
-
-def start_alone() -> None:
-    """For a process that shares the machine with others like it: one thread, and no word when all are interrupted."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # before any library is there to read it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

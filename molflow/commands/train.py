@@ -116,12 +116,12 @@ def train_prior(out: Out, config: Config = "digits", data: Data = None, resume: 
 
 def _train(task: GeneratorTask | PropertyTask | SignalTask, name: str, out: Path, start: Path | None,
            minutes: float | None, *, resume: bool, accelerator: str, devices: int) -> None:
-    from molflow.nn.weights import fill
     from molflow.training.export import export
+    from molflow.training.start import begin_with
     from molflow.training.trainer import train
 
     if start:
-        fill(task.network, start)
+        begin_with(task.network, start)
     figures = train(task, out, resume=resume, accelerator=accelerator, devices=devices,
                     stop_after=math.inf if minutes is None else 60 * minutes)
     export(task, out, out / f"{name}.safetensors", figures)

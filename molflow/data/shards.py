@@ -7,10 +7,9 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from molflow.data.store import DataError, MoleculeStore
-from molflow.parallel import start_alone
+from molflow.parallel import Processes
 from molflow.writing import written_whole
 
 Chunk = TypeVar("Chunk", bound=Sequence)
@@ -71,7 +70,7 @@ class Shards:
         """
         number = first - 1
         with (tqdm(total=total, desc=what, unit="mol", mininterval=2) as bar,
-              ProcessPoolExecutor(workers, get_context("spawn"), start_alone) as pool):
+              Processes(workers) as pool):
             waiting: dict[Future[Made], tuple[int, int]] = {}
 
             def collect(most: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgpack
 import numpy as np
+import psutil
 import pytest
 import torch
 from rdkit import Chem
@@ -143,7 +144,10 @@ def test_a_stopped_run_goes_on_and_other_settings_do_not_mix(
     assert other.returncode == 2 and "other settings" in other.stderr and "Traceback" not in other.stderr
 
 
-def test_an_interrupted_run_says_no_more_than_that(molecules: dict[str, list[Chem.Mol]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["once a part is done", "while its processes start"])
+def test_an_interrupted_run_says_no_more_than_that(
+    early: bool, molecules: dict[str, list[Chem.Mol]], tmp_path: Path
+) -> None:
     """All its processes are interrupted, as by Ctrl-C in a terminal; what they had done stays."""
     paracetamol = dict([next(iter(molecules.items()))])
     rdkit_folder(tmp_path / "source", paracetamol)
@@ -157,7 +161,14 @@ def test_an_interrupted_run_says_no_more_than_that(molecules: dict[str, list[Che
         [sys.executable, script, "data", "prepare", "geom", "--source", tmp_path / "source", "--out",
          tmp_path / "set.safetensors", "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
     signal.signal(signal.SIGINT, before)
-    while not (tmp_path / "set.parts" / "00000.safetensors").exists():
+
+    def far_enough() -> bool:
+        if not early:
+            return (tmp_path / "set.parts" / "00000.safetensors").exists()
+        commands = [" ".join(child.cmdline()) for child in psutil.Process(running.pid).children()]
+        return sum("spawn_main" in command for command in commands) == 2  # they import for a second or more
+
+    while not far_enough():
         assert running.poll() is None
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
