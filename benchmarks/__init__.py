@@ -28,6 +28,7 @@ BENCHMARKS = {
     "campaign-kill": "benchmarks.campaign_kill",
     "kills": "benchmarks.kills",
     "soak": "benchmarks.soak",
+    "druglike-targets": "benchmarks.druglike_targets",
     "druglike-unconditional": "benchmarks.druglike_unconditional",
     "scaling": "benchmarks.scaling",
     "fuzzing": "benchmarks.fuzzing",

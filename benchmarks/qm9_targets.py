@@ -54,11 +54,11 @@ def run(*, parts: Parts, n: int = 64, seed: int = 0, device: str = "auto", weigh
     return {"properties": measured, "networks": networks, "published": {"units": FIELD_UNITS, "mae": TARGETS}}
 
 
-def wanted(name: str, n: int, seed: int, generator: Generator) -> Problem:
+def wanted(name: str, n: int, seed: int, generator: Generator, guide: Predictor) -> Problem:
     """``n`` targets and sizes drawn from p(property, N) of the training molecules."""
-    values, sizes = generator.prior.draw_targets(name, n, np.random.default_rng([seed, PROPERTIES.index(name)]))
+    values, sizes = generator.prior.draw_targets(name, n, np.random.default_rng([seed, guide.properties.index(name)]))
     targets = torch.tensor(values, dtype=torch.float32)[:, None]
-    return Problem((name,), targets, targets, sizes)
+    return Problem((name,), targets, targets, sizes, known=guide.properties, resolution=guide.network.resolution)
 
 
 def _training_smiles(generator: Generator) -> set[str] | None:
@@ -84,7 +84,7 @@ def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, 
     rows: dict[str, dict[str, Any]] = {}
     for key, way in ways.items():
         print(f"{name}: {key}", file=sys.stderr)
-        problem = wanted(name, n, seed, generator)
+        problem = wanted(name, n, seed, generator, guide)
         if key == "best_of_k":
             problem = problem[np.arange(min(n, FEW))]
         begun = time.perf_counter()

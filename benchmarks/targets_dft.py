@@ -67,7 +67,7 @@ def design(name: str, n: int, seed: int, budget: Budget, weights: Path, device: 
     """Molecules for the targets of `qm9-targets`, with what both networks say of them."""
     generator = Generator.load(weights / "generator.safetensors", device)
     guide, evaluator = (Predictor.load(weights / f"{role}.safetensors", device) for role in ("guide", "evaluator"))
-    problem, column = wanted(name, n, seed, generator), PROPERTIES.index(name)
+    problem, column = wanted(name, n, seed, generator, guide), PROPERTIES.index(name)
     print(f"{name}: designing", file=sys.stderr)
     with live() as tell:
         found = solve(problem, generator, guide, budget, atlas=Atlas.beside(generator), seed=seed, progress=tell)

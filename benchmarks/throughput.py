@@ -51,7 +51,7 @@ def run(*, n: int = 256, seed: int = 0, device: str = "auto", weights: Path = SH
 def _measure(chunk: int, n: int, seed: int, device: str, weights: Path, profile: bool) -> dict[str, Any]:
     generator = Generator.load(weights / "generator.safetensors", device)
     guide, atlas = Predictor.load(weights / "guide.safetensors", device), Atlas.beside(generator)
-    problem = wanted(PROPERTY, n, seed, generator)
+    problem = wanted(PROPERTY, n, seed, generator, guide)
     gpu = generator.device.type == "cuda"
     solve(problem[np.arange(2)], generator, guide, Budget(), atlas=atlas, seed=seed)  # what is made on the first call
     if gpu:

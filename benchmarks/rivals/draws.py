@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def runs(problem: Problem, generator: Generator, guide: Predictor, method: Calla
     rows = np.repeat(np.arange(len(problem)), count)
     many = problem[rows]
     if problem.any_size:
-        many = Problem(many.names, many.low, many.high, _sizes(problem, generator, count, seed).ravel(), True)
+        many = replace(many, sizes=_sizes(problem, generator, count, seed).ravel())
     begin = numbers(seed, len(problem), count).ravel()
     return in_parts(many, generator, guide, method, begin, chunk=chunk, progress=progress)
 

@@ -11,15 +11,22 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from benchmarks import druglike_unconditional, groups, scaling
+from benchmarks import druglike_targets, druglike_unconditional, groups, scaling
+from benchmarks.pool import processes
 from benchmarks.record import execute
-from molflow.data.prior import Prior
+from molflow.data.prior import BINS, Prior
 from molflow.data.records import Record, pack
-from molflow.molecules.convert import Molecule, from_rdkit
+from molflow.models import Predictor
+from molflow.molecules.convert import Molecule, collate, from_rdkit
 from molflow.molecules.elements import DRUGLIKE as ELEMENTS
 from molflow.molecules.labels import DRUGLIKE
+from molflow.nn.property import PropertyConfig, PropertyNetwork
 from molflow.nn.velocity import VelocityConfig, VelocityNetwork
-from molflow.nn.weights import Card, save_weights
+from molflow.nn.weights import Card, read_card, save_weights
+from molflow.oracles import xtb
+from molflow.search import Budget, Found, Problem
+from molflow.search.problem import STEPS
+from molflow.targets import TargetError
 
 SMILES = ["CC(=O)Nc1ccc(O)cc1", "Brc1ccoc1", "CS(=O)(=O)N1CCCC1", "CS(C)=O", "Clc1ccc(F)cc1", "OCC1CC1"]
 
@@ -73,6 +80,55 @@ def test_stability_is_by_either_table(real: list[Molecule]) -> None:
     atoms = sum(len(molecule.numbers) for molecule in real)
     assert found["atom_stability_geom"] == pytest.approx(1 - 1 / atoms)
     assert errors["molecule_stability_geom"] > 0
+
+
+@pytest.fixture
+def readers(weights: Path) -> Path:
+    """A guide and an evaluator beside the generator, and targets that can be drawn."""
+    size = PropertyConfig(layers=1, scalars=8, density=8, vectors=4, tensors=4)
+    joint = {"mw": np.ones((2, BINS), int).tolist()}
+    path = weights / "generator.safetensors"
+    card = dataclasses.replace(read_card(path, "generator"),
+                               prior=Prior((9, 12), (1, 2), {"mw": (100.0, 200.0)}, joint).to_json())
+    save_weights(path, VelocityNetwork(ELEMENTS, VelocityConfig(**card.network)), card)
+    for role in ("guide", "evaluator"):
+        network = PropertyNetwork(len(ELEMENTS.elements), size, ("qed", "mw"))
+        save_weights(weights / f"{role}.safetensors", network,
+                     Card("property", dataclasses.asdict(size), {"settings": {"data": "moses3d"}},
+                          vocabulary=dataclasses.asdict(ELEMENTS), properties=("qed", "mw")))
+    return weights
+
+
+def test_targets_are_judged_by_what_the_networks_learnt_from(readers: Path, real: list[Molecule]) -> None:
+    """Real molecules, each wanted one g/mol lighter than it is; one broken, of which nothing is calculated."""
+    guide, evaluator = (Predictor.load(readers / f"{role}.safetensors", "cpu") for role in ("guide", "evaluator"))
+    broken = dataclasses.replace(real[1], bonds=np.zeros_like(real[1].bonds))
+    batch, n = collate([real[0], broken, *real[2:]]), len(real)
+    weights = torch.tensor([druglike_targets.calculated("mw", molecule) for molecule in real])
+    assert weights[0].item() == pytest.approx(151.165, abs=0.01)
+    problem = Problem(("mw",), weights[:, None] - 1, weights[:, None] - 1, batch.sizes.numpy(), known=("qed", "mw"))
+    found = Found(batch, torch.zeros(n, 2), torch.zeros(n, 2), torch.ones(n, dtype=torch.bool),
+                  torch.full((n,), 20), torch.zeros(1, n), [])
+    with processes() as pool:
+        graded = druglike_targets.graded("mw", problem, found, guide, evaluator, pool)
+    assert graded["calculated_of"] == n - 1 and graded["valid"] == pytest.approx((n - 1) / n)
+    assert graded["calculated"] == pytest.approx(1, abs=1e-3) and graded["calculated_standard_error"] < 1e-3
+    assert graded["mae_guide"] == pytest.approx((weights - 1).mean().item(), rel=1e-5)
+
+
+def test_what_is_calculated_of_an_electronic_property_is_xtbs(real: list[Molecule]) -> None:
+    assert druglike_targets.calculated("gap", real[5]) == xtb.properties(real[5], alpha=False).gap
+
+
+def test_targets_beside_unguided(readers: Path, tmp_path: Path) -> None:
+    options = {"n": 2, "seed": 1, "weights": readers, "budget": Budget(lookups=1, draws=1, generations=0, trials=1)}
+    results = execute("druglike-targets", druglike_targets, tmp_path / "out", options)["results"]
+    assert list(results["properties"]) == ["mw"]  # of qed no target can be drawn
+    rows = results["properties"]["mw"]["rows"]
+    assert rows["unguided"]["nfe"] == STEPS < rows["molflow"]["nfe"] and rows["molflow"]["n"] == 2
+    assert "unguided" in (tmp_path / "out" / "druglike-targets.md").read_text()
+    with pytest.raises(TargetError, match=r"'qed'.*mw"):
+        execute("druglike-targets", druglike_targets, tmp_path / "other", options | {"properties": ("qed",)})
 
 
 def test_groups_are_counted(real: list[Molecule]) -> None:
