@@ -17,7 +17,7 @@ from torch import Tensor
 
 from molflow.adapters.adapter import Adapter
 from molflow.inverse.operators import Operator
-from molflow.inverse.posterior import BACKWARD, Averaged, corrected, heeded
+from molflow.inverse.posterior import Averaged, corrected, evaluations, heeded
 from molflow.inverse.solve import assumed_variance, plain_signal, root_mean_square
 
 FRAME, HOP = 256, 64
@@ -64,7 +64,7 @@ def listen(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: flo
     path = [torch.stack(at_a_time).mean(0) for at_a_time in zip(*drawn, strict=True)]
     levelled = mean_level(torch.stack([way[-1] for way in drawn]))
     signal = corrected(operator, measured, variance, levelled)
-    nfe = r.draws * r.steps * (1 + BACKWARD * r.solves)
+    nfe = r.draws * r.steps * evaluations(operator, r.solves)
     return Averaged(signal, [*path[:-1], signal], root_mean_square(operator(signal) - measured), nfe)
 
 
@@ -72,18 +72,15 @@ def draw(adapter: Adapter, operator: Operator, measured: Tensor, variance: Tenso
          rng: torch.Generator, recipe: Listening) -> list[Tensor]:
     """One recording (B, C, L) for each problem, of all that would be measured so, begun from a guess at endpoints:
     what it is expected to be at each time; it is the last."""
-    def measure(x: Tensor) -> Tensor:
-        return operator(adapter.decode(x))
-
     noises = adapter.space(len(measured)).noise(rng)["x"]
     end = guess
     way = []
     for t in torch.linspace(max(adapter.begin, recipe.begin), recipe.end, recipe.steps).tolist():
         x = t * end + (1 - t) * noises  # a step of the ODE: back goes what noise was found in x at the time before
-        end = heeded(adapter, measure, measured, variance, t, x, recipe.solves)
+        end = heeded(adapter, operator, measured, variance, t, x, recipe.solves, rng)
         noises = (x.detach() - t * end) / (1 - t)
         way.append(adapter.decode(end))
-    way[-1] = adapter.decode(corrected(measure, measured, variance, end))
+    way[-1] = adapter.decode(corrected(lambda x: operator(adapter.decode(x)), measured, variance, end))
     return way
 
 

@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from molflow.flow.state import per_sample
 
+REACHED = 0.999
+"""Share of a limit at which a measurement has reached it."""
+
 
 class Operator(Protocol):
     """A(x), differentiable."""
@@ -24,6 +27,11 @@ class Operator(Protocol):
     @property
     def linear(self) -> bool:
         """Whether A is linear."""
+        ...
+
+    @property
+    def uncut(self) -> Operator:
+        """What A would be if nothing were cut off: linear, itself if it is."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -38,14 +46,26 @@ class Operator(Protocol):
         """Signals (B, C, *size) from which measurements y may have come: the pseudo-inverse of a linear operator."""
         ...
 
+    def expected(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """Measurements y without what cut them off: where it did, the mean of what is beyond the limit, if everything
+        was to be expected as Gaussian with these means and standard deviations (B, 1, ..., 1)."""
+        ...
+
 
 class Linear(ABC):
     """What linear operators share; each is the same for all samples unless it says otherwise."""
 
     linear = True
 
+    @property
+    def uncut(self) -> Operator:
+        return self
+
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor: ...
+
+    def expected(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        return y
 
     def select(self, index: Tensor) -> Operator:
         return self
@@ -112,6 +132,16 @@ class Blur(Linear):
 
 
 @dataclass(frozen=True)
+class Gain(Linear):
+    """gain x."""
+
+    gain: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.gain * x
+
+
+@dataclass(frozen=True)
 class Clipped:
     """gain x, cut off: an overexposed picture, a recording that was too loud.
 
@@ -131,7 +161,7 @@ class Clipped:
         Bounds are only where y has reached them, and only that one: a signal on the other side of 0 is then not flat,
         and a gradient leads it back.
         """
-        reached = 0.999 * limit
+        reached = REACHED * limit
         return cls(torch.where(y <= -reached, -limit, -torch.inf), torch.where(y >= reached, limit, torch.inf), gain)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -143,13 +173,24 @@ class Clipped:
         index = index.to(self.lower.device)
         return Clipped(self.lower[index], self.upper[index], self.gain)
 
+    @property
+    def uncut(self) -> Operator:
+        return Gain(self.gain)
+
     def guess(self, y: Tensor, size: tuple[int, ...]) -> Tensor:
         return y / self.gain
+
+    def expected(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """E[z | z > limit] = mean + spread phi(a) / Phi(-a), a = (limit - mean) / spread; below likewise (Tobin 1958,
+        Econometrica 26, 24)."""
+        lower, upper = self.lower.to(y), self.upper.to(y)
+        above, below = mean + spread * _mills((upper - mean) / spread), mean - spread * _mills((mean - lower) / spread)
+        return torch.where(y >= REACHED * upper, above, torch.where(y <= REACHED * lower, below, y))
 
 
 @dataclass(frozen=True)
 class Both:
-    """One operator after another."""
+    """One operator after another: after one that is not linear, a mask."""
 
     first: Operator
     second: Operator
@@ -158,6 +199,10 @@ class Both:
     def linear(self) -> bool:
         """Whether both are."""
         return self.first.linear and self.second.linear
+
+    @property
+    def uncut(self) -> Operator:
+        return Both(self.first.uncut, self.second)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.second(self.first(x))
@@ -168,6 +213,9 @@ class Both:
     def guess(self, y: Tensor, size: tuple[int, ...]) -> Tensor:
         """As for any linear operator; where one is not linear, the first's guess from y as it is."""
         return pseudo_inverse(self, y, (*y.shape[:2], *size)) if self.linear else self.first.guess(y, size)
+
+    def expected(self, y: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        return y if self.linear else self.second(self.first.expected(y, mean, spread))
 
 
 def adjoint(operator: Callable[[Tensor], Tensor], y: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -204,6 +252,11 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], right: Tensor, steps
         before, square = square, dot(rest, rest)
         along = rest + per_sample(torch.where(going, square / before, 0), x) * along
     return x
+
+
+def _mills(a: Tensor) -> Tensor:
+    """phi(a) / Phi(-a) of the standard Gaussian, for a from -inf to large."""
+    return torch.exp(-0.5 * a.square() - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(-a))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -11,6 +11,10 @@ there to the next time by fresh noise, x_t = t m + (1 - t) noise, where m is the
 PnP-Flow (Martin et al. 2024, arXiv 2410.02423), whose step along the gradient of the misfit this replaces. Of Gaussian
 data the mean is a fixed point at every t.
 
+What was cut off, as in an overexposed picture, is known only to lie beyond a limit. In the place of such measurements
+stand their means, given that and x_t, all of them taken to be as uncertain as A C A' + noise² is in the mean along its
+diagonal, which one more backward pass, of random signs, estimates (Hutchinson 1990, Commun. Stat. Simul. 19, 433).
+
 Where noise is faint, so few steps leave more of the misfit than the noise explains. That rest is taken for a white
 error of the mean, which the measurement corrects in the same way, at the cost of the operator alone.
 """
@@ -77,8 +81,6 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
             recipe: Averaging | None = None) -> Averaged:
     """The posterior mean of B inverse problems at once.
 
-    An operator that is not linear is taken for linear about each x̂.
-
     Args:
         adapter: the prior.
         operator: A, of B samples or the same for all.
@@ -100,9 +102,6 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
     rng = torch.Generator(adapter.device).manual_seed(seed)
     half = adapter.space(len(measured) * r.draws // 2)
 
-    def measure(x: Tensor) -> Tensor:
-        return many(adapter.decode(x))
-
     mean = adapter.encode(operator.guess(measured, tuple(plain_signal(adapter).shape[2:])))
     times = torch.linspace(max(adapter.begin, r.begin), r.end, r.steps + 1).tolist()
     path = []
@@ -110,11 +109,11 @@ def average(adapter: Adapter, operator: Operator, measured: Tensor, *, noise: fl
         draw = half.noise(rng)["x"]
         noises = torch.stack([draw, -draw], 1).flatten(0, 1)
         x = interpolate({"x": noises}, {"x": mean[index]}, mean.new_tensor(t))["x"]
-        mean = heeded(adapter, measure, y, variance[index], t, x, r.solves).unflatten(0, (-1, r.draws)).mean(1)
+        mean = heeded(adapter, many, y, variance[index], t, x, r.solves, rng).unflatten(0, (-1, r.draws)).mean(1)
         path.append(adapter.decode(mean))
     signal = adapter.decode(corrected(lambda x: operator(adapter.decode(x)), measured, variance, mean))
     path[-1] = signal
-    nfe = len(times) * r.draws * (1 + BACKWARD * r.solves)
+    nfe = len(times) * r.draws * evaluations(operator, r.solves)
     return Averaged(signal, path, root_mean_square(operator(signal) - measured), nfe)
 
 
@@ -135,9 +134,22 @@ def corrected(measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, 
     return mean + spread
 
 
-def heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, variance: Tensor, t: float,
-           x: Tensor, solves: int) -> Tensor:
-    """E[x_1 | x_t = x, y] (b, *shape), by conjugate gradients on (A C A' + variance) w = y - A x̂, from w = 0."""
+def evaluations(operator: Operator, solves: int) -> int:
+    """Evaluations of u that `heeded` spends on a sample."""
+    return 1 + BACKWARD * (solves if operator.linear else solves + 1)
+
+
+def heeded(adapter: Adapter, operator: Operator, y: Tensor, variance: Tensor, t: float, x: Tensor, solves: int,
+           rng: torch.Generator) -> Tensor:
+    """E[x_1 | x_t = x, y] (b, *shape), by conjugate gradients on (A C A' + variance) w = y - A x̂, from w = 0.
+
+    The generator is of the signs that an operator which is not linear needs.
+    """
+    uncut = operator.uncut
+
+    def measure(x: Tensor) -> Tensor:
+        return uncut(adapter.decode(x))
+
     with torch.enable_grad():
         x = x.requires_grad_()
         time = x.new_full((len(x),), t)
@@ -145,13 +157,21 @@ def heeded(adapter: Adapter, measure: Callable[[Tensor], Tensor], y: Tensor, var
         end = velocity_to_endpoint(velocity, {"x": x}, time)["x"]
     found = anchor = end.detach()
     said, transposed = vjp(measure, anchor)[:2]
+
+    def covariance(w: Tensor) -> tuple[Tensor, Tensor]:
+        """C A' w and (A C A' + variance) w."""
+        (spread,) = torch.autograd.grad(end, x, transposed(w)[0], retain_graph=True)
+        spread = (1 - t) ** 2 / t * spread  # C is symmetric, up to what the network has not learnt
+        return spread, jvp(measure, (anchor,), (spread,))[1] + per_sample(variance, w) * w
+
+    if not operator.linear:
+        signs = 2 * torch.randint(2, y.shape, generator=rng, device=y.device).to(y) - 1
+        mean = (dot(signs, covariance(signs)[1]) / y[0].numel()).maximum(variance)
+        y = operator.expected(y, said, per_sample(mean.sqrt(), y))
     rest = along = y - said
     square = dot(rest, rest)
     for _ in range(solves):
-        (back,) = transposed(along)
-        (spread,) = torch.autograd.grad(end, x, back, retain_graph=True)
-        spread = (1 - t) ** 2 / t * spread  # C is symmetric, up to what the network has not learnt
-        image = jvp(measure, (anchor,), (spread,))[1] + per_sample(variance, along) * along
+        spread, image = covariance(along)
         bend = dot(along, image)
         length = torch.where(bend > 0, square / bend, 0.0)
         found = found + per_sample(length, spread) * spread

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.stats import truncnorm
 from torch import Tensor
 
 from molflow.inverse.operators import (
@@ -106,6 +107,31 @@ def test_rows_are_chosen_where_an_operator_differs_between_them() -> None:
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(Clipped(-one, one, 2.0)(x), (2 * x).clamp(-1, 1))
     torch.testing.assert_close(Clipped(-one, one, 2.0).guess(x, (12, 8)), x / 2)
+
+
+def test_what_was_cut_off_is_expected_as_of_a_truncated_gaussian() -> None:
+    limit = torch.tensor(0.5, dtype=torch.float64)
+    clipped = Clipped(-limit.view(1, 1, 1, 1), limit.view(1, 1, 1, 1), 2.0)
+    mean = torch.tensor([-9.0, 0.1, 3.0, 0.2, -0.4, 9.0], dtype=torch.float64).view(1, 1, 6, 1)
+    y = torch.tensor([0.5, 0.5, 0.5, 0.3, -0.5, -0.5], dtype=torch.float64).view(1, 1, 6, 1)
+    spread = torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64)
+    said = clipped.expected(y, mean, spread).flatten()
+    for place in (1, 2):
+        exact = truncnorm.mean((0.5 - mean.flatten()[place]) / 0.2, np.inf, loc=mean.flatten()[place], scale=0.2)
+        assert said[place].item() == pytest.approx(exact, rel=1e-6)
+    exact = truncnorm.mean(-np.inf, (-0.5 - mean.flatten()[4]) / 0.2, loc=mean.flatten()[4], scale=0.2)
+    assert said[4].item() == pytest.approx(exact, rel=1e-6)
+    assert said[3] == 0.3  # was not cut off
+    assert 0.5 < said[0] < 0.51 and -0.51 < said[5] < -0.5  # as good as impossible: just beyond
+    assert clipped.uncut.linear
+    torch.testing.assert_close(clipped.uncut(mean), 2 * mean)
+    half = Masked(torch.tensor([1, 1, 0, 1, 1, 0]).bool().view(1, 1, 6, 1))
+    both = Both(clipped, half)
+    torch.testing.assert_close(both.uncut(mean), 2 * mean * half.mask)
+    beyond = clipped.expected(y, mean, spread)
+    torch.testing.assert_close(both.expected(half(y), half(mean), spread), beyond * half.mask)
+    linear = Both(Blur(gaussian_kernel(0.8)), half)
+    assert linear.uncut.linear and linear.expected(y, mean, spread) is y
 
 
 def test_what_a_clipped_measurement_says_is_said_on_either_side_of_zero() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import truncnorm
 from torch import Tensor
 
 from molflow.adapters import Adapter
@@ -32,14 +34,14 @@ COVARIANCE = FACTOR @ FACTOR.T + 0.01 * torch.eye(SIZE**2, dtype=torch.float64)
 MEAN = 0.3 * draw(SIZE**2, seed=8)
 
 
-def correlated() -> Adapter:
-    """u(t, x) of data N(MEAN, COVARIANCE), in closed form: E[x_1 - x_0 | x_t]."""
+def correlated(covariance: Tensor = COVARIANCE) -> Adapter:
+    """u(t, x) of data N(MEAN, covariance), in closed form: E[x_1 - x_0 | x_t]."""
     eye = torch.eye(SIZE**2, dtype=torch.float64)
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
         now = t[0]
-        spread = now**2 * COVARIANCE + (1 - now) ** 2 * eye
-        gain = (now * COVARIANCE - (1 - now) * eye) @ torch.linalg.inv(spread)
+        spread = now**2 * covariance + (1 - now) ** 2 * eye
+        gain = (now * covariance - (1 - now) * eye) @ torch.linalg.inv(spread)
         return (MEAN + (x.flatten(1) - now * MEAN) @ gain.T).view_as(x)
 
     return Adapter(plain(velocity), (1, SIZE, SIZE), dtype=torch.float64)
@@ -88,6 +90,24 @@ def test_what_is_clipped_is_fitted_and_guessed_where_it_was_cut_off() -> None:
     found = average(correlated(), operator, y, noise=0.01, recipe=Averaging(solves=20))
     assert (found.misfit < 0.05).all()
     assert (found.signal - clean).square().mean() < (y / 2 - clean).square().mean() / 2
+
+
+def test_what_was_cut_off_is_expected_beyond_the_limit() -> None:
+    """Of independent data in closed form: a truncated Gaussian's mean, which lies well beyond."""
+    spread, limit = 0.5, 0.2
+    clean = (MEAN + spread * draw(4, SIZE**2, seed=3)).view(-1, 1, SIZE, SIZE)
+    y = clean.clamp(-limit, limit)
+    found = average(correlated(spread**2 * torch.eye(SIZE**2, dtype=torch.float64)),
+                    Clipped.consistent(y, limit * ONES), y, noise=0.01, recipe=Averaging(draws=8, solves=4)).signal
+    mean = MEAN.view(1, SIZE, SIZE).expand_as(clean)
+    bounds = [((side - mean) / spread).numpy() for side in (limit, -limit)]
+    above = truncnorm.mean(bounds[0], np.inf, loc=mean.numpy(), scale=spread)
+    below = truncnorm.mean(-np.inf, bounds[1], loc=mean.numpy(), scale=spread)
+    for cut, exact_mean in ((y >= limit, above), (y <= -limit, below)):
+        wanted = torch.from_numpy(exact_mean)[cut]
+        off = (found[cut] - wanted).abs().mean()
+        assert off < 0.3 * (wanted.abs() - limit).mean()  # taken for linear it would stay at the limit: 1
+    torch.testing.assert_close(found[y.abs() < limit], y[y.abs() < limit], rtol=0, atol=0.03)
 
 
 def test_each_problem_has_its_own_operator() -> None:
