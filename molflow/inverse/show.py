@@ -19,7 +19,7 @@ FRAMES_A_SECOND = 2
 
 def compare_pictures(path: Path, before: Picture, after: Picture) -> None:
     """A PNG of two pictures, one size of print."""
-    figure = _figure(10, 5.2)
+    figure = _figure(10, _height(5, after))
     for axes, picture, title in zip(figure.subplots(1, 2), (before, after), ("before", "after"), strict=True):
         _draw_picture(axes, picture, title)
     _write_png(path, figure)
@@ -36,7 +36,7 @@ def compare_sounds(path: Path, before: Sound, after: Sound) -> None:
 
 def film_pictures(path: Path, before: Picture, steps: Sequence[Picture]) -> None:
     """A GIF of a picture as it was and step by step."""
-    figure = _figure(5, 5.2)
+    figure = _figure(5, _height(5, before))
     axes = figure.subplots()
 
     def draw(place: int) -> None:
@@ -61,6 +61,12 @@ def film_sounds(path: Path, before: Sound, steps: Sequence[Sound]) -> None:
 
 def _title(place: int, steps: int) -> str:
     return f"step {place} of {steps}" if place else "before"
+
+
+def _height(width: float, picture: Picture) -> float:
+    """Of a panel so wide, in inches: room for the title, too."""
+    high, wide = picture.pixels.shape[1:]
+    return 0.5 + min(width * high / wide, 3 * width)
 
 
 def _figure(width: float, height: float) -> Figure:
