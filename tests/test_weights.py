@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from molflow.adapters import image
+from molflow.data.moses3d import conformer
 from molflow.inverse.operators import Identity, Masked
 from molflow.inverse.posterior import average
 from molflow.models import Generator, Predictor
-from molflow.molecules.convert import collate, unbatch
+from molflow.molecules.convert import collate, from_rdkit, unbatch
+from molflow.molecules.druglike import scores_of
 from molflow.molecules.io import read_sdf
-from molflow.molecules.metrics import ATOM_STABILITY, VALID, evaluate
+from molflow.molecules.metrics import ATOM_STABILITY, CONNECTED, VALID, evaluate
 from molflow.molecules.state import decode
 from molflow.nn.property import PROPERTIES, RESOLUTION
-from molflow.nn.weights import SHIPPED, WeightsError, fill, read_card
+from molflow.nn.weights import MODELS, ROLES, WeightsError, fill, read_card, shipped
+from molflow.oracles import xtb
 from molflow.search import POWER, Atlas, Budget, Problem, solve
 from molflow.search.problem import STEPS
 
@@ -31,25 +34,48 @@ def generator() -> Generator:
     return Generator.load(device="cpu")
 
 
-@pytest.mark.parametrize("name", ["generator", "guide", "evaluator"])
-def test_every_file_is_small_and_has_a_card(name):
-    path = SHIPPED / f"{name}.safetensors"
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("role", ROLES)
+def test_every_file_is_small_and_has_a_card(model, role):
+    path = shipped(model, role)
     assert path.stat().st_size < 30e6
-    card = read_card(path, "generator" if name == "generator" else "property")
+    card = read_card(path, "generator" if role == "generator" else "property")
+    assert card.data == model
     assert {"data", "part", "molecules_seen", "hours", "settings", "command", "commit", "machine"} <= set(card.training)
     assert card.metrics
 
 
-def test_guide_and_evaluator_never_shared_a_molecule(generator):
-    parts = {name: Predictor.load(name, "cpu").card.training["part"] for name in ("guide", "evaluator")}
-    assert parts == {"guide": "half_b", "evaluator": "half_a"}
-    assert generator.card.training["part"] == "half_b"
+@pytest.mark.parametrize("model", MODELS)
+def test_guide_and_evaluator_never_shared_a_molecule(model):
+    parts = {role: read_card(shipped(model, role), None).training["part"] for role in ROLES}
+    assert parts == {"generator": "half_b", "guide": "half_b", "evaluator": "half_a"}
 
 
 def test_unguided_molecules_are_mostly_sound(generator):
     sizes = generator.prior.draw_sizes(48, np.random.default_rng(0))
     figures = evaluate(unbatch(generator.sample(sizes, seed=0)))
     assert figures[ATOM_STABILITY] > 0.92 and figures[VALID] > 0.6
+
+
+def test_unguided_druglike_molecules_are_mostly_whole():
+    flow = Generator.load(shipped("moses3d", "generator"), "cpu")
+    figures = evaluate(unbatch(flow.sample(flow.prior.draw_sizes(24, np.random.default_rng(0)), seed=0)))
+    assert figures[CONNECTED] > 0.75 and figures[VALID] > 0.4
+
+
+@pytest.mark.parametrize("role", ["guide", "evaluator"])
+def test_druglike_molecules_are_read_as_they_are(role):
+    """Against RDKit's scores and GFN2-xTB's gap, in units of the spread of such molecules."""
+    spread = {"qed": 0.15, "logp": 1.0, "tpsa": 20.0, "sa": 0.6, "mw": 25.0, "gap": 0.6}
+    molecules = [from_rdkit(conformer(smiles, 1)) for smiles in (
+        "O=C(Nc1ccc(F)cc1)c1ccnc(N2CCOCC2)c1", "CC(C)Cc1ccc(cc1)C(C)C(=O)NCC1CCCO1",
+        "Cc1ccc(cc1)S(=O)(=O)NC(=O)NN1CC2CCCC2C1", "Clc1ccccc1C1=NCC(=O)Nc2ccccc21")]
+    reader = Predictor.load(shipped("moses3d", role), "cpu")
+    said = reader.predict(collate(molecules))
+    for name, unit in spread.items():
+        true = torch.tensor([xtb.properties(one, alpha=False).gap if name == "gap" else scores_of(one.smiles)[name]
+                             for one in molecules])
+        assert (said[:, reader.properties.index(name)] - true).abs().mean() < 0.5 * unit, name
 
 
 def test_guide_and_evaluator_agree_on_real_molecules():
