@@ -40,7 +40,7 @@ def run(
     weights: Annotated[Path | None, typer.Option(help="Folder of weights instead of the shipped one.")] = None,
     steps: Annotated[str | None, typer.Option(help="solver: numbers of steps to measure memory at, 2,4,8.")] = None,
     properties: Annotated[str | None, typer.Option(help="qm9-targets, -dft, druglike-targets: only these, "
-                                                               "gap,mu.")] = None,
+                                                              "gap,mu.")] = None,
     minutes: Annotated[float | None, typer.Option(help="qm9-targets-dft, soak: begin nothing after so long.")] = None,
     recipe: Annotated[str | None, typer.Option(help="training: a generator's recipe or TOML file.")] = None,
     signals: Annotated[str | None, typer.Option(help="image-inverse: digits or photos.")] = None,

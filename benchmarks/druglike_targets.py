@@ -32,7 +32,6 @@ from molflow.targets import TargetError
 
 WEIGHTS = "moses3d/evaluator", "moses3d/generator", "moses3d/guide"
 BUDGET = Budget()
-ROWS = {"unguided": "unguided", "molflow": "molflow"}
 
 
 def run(*, parts: Parts, n: int = 64, seed: int = 0, device: str = "auto", weights: Path = SHIPPED / "moses3d",
@@ -43,13 +42,14 @@ def run(*, parts: Parts, n: int = 64, seed: int = 0, device: str = "auto", weigh
     known = [name for name in guide.properties if name in generator.prior.ranges and name in evaluator.properties]
     if unknown := [name for name in properties or () if name not in known]:
         raise TargetError(f"no target can be drawn for {unknown[0]!r}: known are {', '.join(known)}")
-    for name in properties or known:
-        parts(name, lambda name=name: measure(name, n, seed, budget, generator, guide, evaluator))
+    with processes() as pool:
+        for name in properties or known:
+            parts(name, lambda name=name: measure(name, n, seed, budget, generator, guide, evaluator, pool))
     return {"properties": {name: part for name in known if (part := parts.read(name))}}
 
 
 def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, guide: Predictor,
-            evaluator: Predictor) -> dict[str, Any]:
+            evaluator: Predictor, pool: Executor) -> dict[str, Any]:
     """Both rows answer the targets of `qm9_targets.wanted`; unguided is one draw a molecule, taken as it comes."""
     ways: dict[str, Callable[..., Found]] = {
         "unguided": partial(unguided.solve, nfe=STEPS),
@@ -63,11 +63,11 @@ def measure(name: str, n: int, seed: int, budget: Budget, generator: Generator, 
         with live() as tell:
             found = way(problem, generator, guide, seed=seed, progress=tell)
         seconds = (time.perf_counter() - begun) / n
-        with processes() as pool:
-            rows[key] = {**graded(name, problem, found, guide, evaluator, pool), "seconds_per_molecule": seconds}
-    return {"unit": guide.units[name], "n": n, "rows": rows,
-            "error_over_unguided": rows["molflow"]["mae"] / rows["unguided"]["mae"],
-            "calculated_over_unguided": _share(rows["molflow"]["calculated"], rows["unguided"]["calculated"])}
+        rows[key] = {**graded(name, problem, found, guide, evaluator, pool), "seconds_per_molecule": seconds}
+    ours, free = rows["molflow"], rows["unguided"]
+    both = ours["calculated_of"] and free["calculated_of"]  # else nothing was valid
+    return {"unit": guide.units[name], "n": n, "rows": rows, "error_over_unguided": ours["mae"] / free["mae"],
+            "calculated_over_unguided": ours["calculated"] / free["calculated"] if both else None}
 
 
 def graded(name: str, problem: Problem, found: Found, guide: Predictor, evaluator: Predictor,
@@ -84,8 +84,7 @@ def graded(name: str, problem: Problem, found: Found, guide: Predictor, evaluato
         "mae": error.mean().item(), "mae_standard_error": uncertainty.mean(error.tolist()),
         "mae_guide": (found.guide[:, guide.properties.index(name)] - target).abs().mean().item(),
         "calculated": float(np.mean(misses)) if misses else None,
-        "calculated_standard_error": uncertainty.mean(misses) if len(misses) > 1 else None,
-        "calculated_of": len(misses),
+        "calculated_standard_error": uncertainty.mean(misses), "calculated_of": len(misses),
         "valid": quality[metrics.VALID], "unique": quality[metrics.UNIQUE], "diversity": quality[metrics.DIVERSITY],
         "nfe": found.nfe.double().mean().item(), "n": len(problem),
     }
@@ -102,9 +101,10 @@ def calculated(name: str, molecule: Molecule) -> float | None:
 
 def tables(results: dict[str, Any]) -> list[Table]:
     measured = results["properties"]
-    errors = [[ROWS[key], *(number(part["rows"][key]["calculated"]) for part in measured.values())] for key in ROWS]
+    errors = [[key, *(number(part["rows"][key]["calculated"]) for part in measured.values())]
+              for key in ("unguided", "molflow")]
     errors.append(["molflow / unguided", *(number(part["calculated_over_unguided"]) for part in measured.values())])
-    details = [[f"{name}: {ROWS[key]}", f"{number(row['mae'])} ± {number(row['mae_standard_error'], 1)}",
+    details = [[f"{name}: {key}", f"{number(row['mae'])} ± {number(row['mae_standard_error'], 1)}",
                 number(row["mae_guide"]),
                 f"{number(row['calculated'])} ± {number(row['calculated_standard_error'], 1)}",
                 f"{row['calculated_of']} of {row['n']}", percent(row["valid"]), percent(row["unique"]),
@@ -120,7 +120,3 @@ def tables(results: dict[str, Any]) -> list[Table]:
               "Targets and sizes drawn from the training molecules. Diversity: 1 less the mean Tanimoto similarity of "
               "two."),
     ]
-
-
-def _share(value: float | None, whole: float | None) -> float | None:
-    return value / whole if value is not None and whole else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from molflow.adapters.adapter import Adapter
 from molflow.data.speech import LOUDNESS
 from molflow.inverse.hearing import Listening, listen
-from molflow.inverse.operators import Blur, Both, Clipped, Identity, Masked, Operator, Shrink, low_pass
+from molflow.inverse.operators import REACHED, Blur, Both, Clipped, Identity, Masked, Operator, Shrink, low_pass
 from molflow.inverse.pictures import Picture
 from molflow.inverse.posterior import Averaging, average
 from molflow.inverse.solve import Recipe, plain_signal, restore
@@ -188,7 +188,7 @@ def overloaded(recording: Sound, noise: float, rate: int) -> Damage:
     Raises ValueError where fewer than three samples of a channel are as large as the largest: nothing was cut off.
     """
     peaks = recording.samples.abs().amax(1)
-    at_peak = recording.samples.abs() >= 0.999 * peaks[:, None]
+    at_peak = recording.samples.abs() >= REACHED * peaks[:, None]
     if (at_peak.sum(1) < 3).any():
         raise ValueError("nothing is clipped: a channel reaches its largest value less than three times")
     if rate == recording.rate:
