@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molflow.allocator import keep_freed
 from molflow.data.prior import Prior
 from molflow.flow.likelihood import dequantised_bound
 from molflow.flow.solvers import VelocityField, integrate, time_grid
@@ -53,12 +54,18 @@ class DeviceError(ValueError):
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises DeviceError for one that is asked for and missing."""
+    """``auto`` is CUDA where there is one. Raises DeviceError for one that is asked for and missing.
+
+    A process that picks the processor keeps its freed memory (`molflow.allocator`).
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError("no CUDA device is available here: use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    keep_freed()
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True)

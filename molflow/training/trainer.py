@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
 from tqdm import tqdm
 
+from molflow.allocator import keep_freed
 from molflow.training.config import ConfigError, Run
 from molflow.training.feed import Feed
 from molflow.training.learner import Learner
@@ -49,6 +50,8 @@ def train(task: Task, out: Path, *, resume: bool = False, accelerator: str = "au
                     loggers=[CSVLogger(out, name="csv", flush_logs_every_n_steps=1),
                              TensorBoardLogger(out, name="tensorboard")])
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed()
     fabric.seed_everything(run.seed + fabric.global_rank, verbose=False)
     rank, world = fabric.global_rank, fabric.world_size
     learner = Learner(task, fabric)
