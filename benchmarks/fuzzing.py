@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*, n: int = 100_000, seed: int = 0, parts: Parts) -> dict[str, Any]:
-    """``n`` inputs for each reader; of slow ones ten or twenty times fewer."""
+    """``n`` inputs for each reader."""
     there = {path.stem: parts.read(path.stem) for path in sorted(parts.folder.glob("*.json"))}
     fuzzing = [sys.executable, "-m", "tests.fuzzing", "all", "--runs", str(n), "--seed", str(seed), "--but", *there]
     with subprocess.Popen(fuzzing, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

@@ -90,8 +90,8 @@ class Shards:
                     collect(2 * workers)
                 collect(0)
             except BrokenProcessPool:
-                raise DataError("a process ended without a result, perhaps for lack of memory: run the same command "
-                                "again to go on, with fewer --workers") from None
+                raise DataError("a process ended without a result, for lack of memory or over a damaged file: run the "
+                                "same command again to go on, with fewer --workers") from None
             finally:
                 pool.shutdown(cancel_futures=True)
         return number + 1

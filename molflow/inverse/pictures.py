@@ -45,6 +45,8 @@ def read(path: Path) -> Picture:
     with path.open("rb") as file:
         if not file.read(4).startswith(BEGINS[path.suffix.lower()]):
             raise FileError(f"{path} cannot be read as a picture: it is not what its name says")
+    if path.suffix.lower() == ".png":
+        _check_chunks(path)
     try:
         with _quiet():
             if cv2.imcount(str(path)) > 1:
@@ -64,6 +66,18 @@ def read(path: Path) -> Picture:
     pixels /= (2**bits - 1) / 2  # in place: large pictures are large
     pixels -= 1
     return Picture(torch.from_numpy(pixels), bits)
+
+
+def _check_chunks(path: Path) -> None:
+    """Raise FileError where a chunk of a PNG says to be longer than the file: OpenCV would make room for it, 2 GB."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        place = file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            place += 12 + int.from_bytes(head[:4], "big")  # length, kind and checksum, too
+            if place > size:
+                raise FileError(f"{path} cannot be read as a picture: it breaks off")
+            file.seek(place)
 
 
 def write(path: Path, picture: Picture) -> None:

@@ -25,6 +25,9 @@ _TYPE_TO_ORDER = {bond_type: order for order, bond_type in _ORDER_TO_TYPE.items(
 _SANITISE_OPS = Chem.SANITIZE_ALL ^ Chem.SANITIZE_CLEANUP ^ Chem.SANITIZE_CLEANUP_ORGANOMETALLICS
 
 
+MOST_CHARGE = 15
+"""Of an atom, as in SDF files."""
+
 MOST_PAIRS = 2**22
 """Of atoms, in what is collated at once: what is worked out of them needs a few hundred MB."""
 
@@ -36,7 +39,7 @@ class Molecule:
     Args:
         positions: (n, 3) float64, Å.
         numbers: (n,) int, atomic numbers, 1 to 118.
-        charges: (n,) int, formal charges.
+        charges: (n,) int, formal charges, -15 to 15 and none above the atomic number.
         bonds: (n, n) int, symmetric with a zero diagonal, orders 0 to 3 of one Kekulé structure.
         properties: whatever belongs to the molecule; "name" becomes the title line in a file.
 
@@ -59,6 +62,9 @@ class Molecule:
                 raise ValueError(f"{name} must be {shape} for {n} atoms, got {got}")
         if not ((self.numbers >= 1) & (self.numbers <= 118)).all():
             raise ValueError(f"atomic numbers must be 1 to 118, got {self.numbers.tolist()}")
+        if not ((self.charges >= -MOST_CHARGE) & (self.charges <= np.minimum(self.numbers, MOST_CHARGE))).all():
+            raise ValueError(f"formal charges must be -{MOST_CHARGE} to {MOST_CHARGE}, none above the atomic number, "
+                             f"got {self.charges.tolist()}")
         if not ((self.bonds >= 0) & (self.bonds <= 3)).all():
             raise ValueError("bond orders must be 0 to 3")
         if (self.bonds != self.bonds.T).any() or self.bonds.diagonal().any():

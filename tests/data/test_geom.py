@@ -194,6 +194,23 @@ def test_a_hostile_file_is_named_and_refused(molecules: dict[str, list[Chem.Mol]
     assert not (tmp_path / "victim").exists() and not (tmp_path / "one.safetensors").exists()
 
 
+CRASHING = bytes.fromhex(
+    "80035d7100285802000000434f71015d7102286372646b69742e4368656d2e72646368656d0a4d6f6c0a7103436befbeadde0000000010000000"
+    "0400000000000000060000000500000080010600200000000408002000000002010028000000000101002800000000010100280000000001010"
+    "02800000000010b00010000020000030000040001050042000000940000000000000400001671048571055271067d7107857108626806658671"
+    "0158010000004f710a5d710b86710c652e")
+"""A list of a molecule with a bond to an atom that it does not have, found by fuzzing: RDKit 2026.09 ends with a
+segmentation fault."""
+
+
+def test_a_molecule_that_ends_its_process_is_told_of_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "train_data.pickle").write_bytes(CRASHING)
+    done = run("--source", tmp_path, "--out", tmp_path / "a.safetensors", "--workers", "1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("molflow: ")
+    assert not (tmp_path / "a.safetensors").exists()
+
+
 @pytest.mark.parametrize(("files", "words"), [
     ({}, "no known form"), ({"train_data.pickle": b"", "drugs_crude.msgpack": b""}, "several forms"),
     ({"drugs_crude.msgpack": b"\x81\xa1C\xc0"}, "damaged"), ({"train_data.pickle": b"\x80\x04}."}, "not a list"),

@@ -21,6 +21,7 @@ import soundfile
 import torch
 from rdkit import Chem
 
+from molflow.data import safe_pickle
 from molflow.data.prior import BINS, Prior
 from molflow.data.signals import SignalStore
 from molflow.data.store import MoleculeStore
@@ -144,6 +145,12 @@ def sounds() -> list[bytes]:
                         format=form, subtype=subtype)
         made.append(file.getvalue())
     return made
+
+
+@cache
+def pickled_molecules() -> set[bytes]:
+    """What stands for RDKit molecules in `pickles`."""
+    return {safe_pickle.load(io.BytesIO(file))["conformers"][0]["rd_mol"].data for file in pickles()[:3]}
 
 
 def pickles() -> list[bytes]:

@@ -82,5 +82,5 @@ def test_every_target_can_be_fuzzed() -> None:
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert [result["target"] for result in results] == list(TARGETS), done.stderr[-2000:]
     assert [result["found"] for result in results] == [{}] * len(TARGETS)
-    assert all(result["inputs"] >= 200 // TARGETS[result["target"]].slow for result in results)
+    assert all(result["inputs"] >= 200 for result in results)
     assert done.returncode == 0

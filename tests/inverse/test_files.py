@@ -254,6 +254,14 @@ def test_a_picture_is_what_its_name_says(tmp_path: Path, suffix: str) -> None:
         pictures.read(tmp_path / "a.png")
 
 
+def test_a_chunk_longer_than_its_file_is_refused_before_room_is_made_for_it(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "photo.png").read_bytes()
+    place = whole.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(whole[:place] + b"\x7f" + whole[place + 1 :])
+    with pytest.raises(FileError, match="breaks off"):
+        pictures.read(tmp_path / "a.png")
+
+
 def test_a_recording_is_not_read_because_it_says_it_is_long(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", np.sin(np.arange(1000)) / 2, 8000)
     content = bytearray((tmp_path / "a.flac").read_bytes())
