@@ -28,7 +28,8 @@ def run(*, n: int = 100_000, seed: int = 0, parts: Parts) -> dict[str, Any]:
             there[result["target"]] = parts(result["target"], lambda result=result: result)
     if process.returncode not in (0, 1):
         raise RuntimeError("tests.fuzzing did not come to its end: is atheris installed?")
-    return {"targets": there}
+    return {"targets": there, "fewest_inputs": min(each["inputs"] for each in there.values()),
+            "faults": sum(len(each["found"]) for each in there.values())}
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

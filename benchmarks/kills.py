@@ -92,7 +92,10 @@ def run(*, n: int = 10, seed: int = 0, parts: Parts) -> dict[str, Any]:
                      for turn, moment in enumerate(moments)]
             found[name] = {"seconds": wanted["seconds"], "promises": case.kept is not None, "compared":
                            sorted(wanted["content"]), "kills": [_judged(kill, wanted["content"]) for kill in kills]}
-        return {"commands": found, "checkpoint_seconds": CHECKPOINT}
+        hit = [kill for one in found.values() for kill in one["kills"] if kill["hit"]]
+        return {"commands": found, "checkpoint_seconds": CHECKPOINT, "killed": len(hit),
+                "survived": sum(map(survived, hit)), "half_written": sum(bool(kill["half_written"]) for kill in hit),
+                "made_again": sum(len(kill["again"]) for kill in hit)}
 
 
 def prepare(folder: Path, seed: int) -> Path:
@@ -245,6 +248,11 @@ def _judged(kill: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
     return {**{key: value for key, value in kill.items() if key not in ("content", "measured")}, "different": different}
 
 
+def survived(kill: dict[str, Any]) -> bool:
+    """Whether the command, told to go on, came to its end and made the same."""
+    return kill["status"] == 0 and not kill["different"]
+
+
 def tables(results: dict[str, Any]) -> list[Table]:
     rows, notes = [], []
     for name, found in results["commands"].items():
@@ -255,9 +263,9 @@ def tables(results: dict[str, Any]) -> list[Table]:
         def count(key: str, kills: list[dict[str, Any]] = kills) -> str:
             return str(sum(bool(kill[key]) for kill in kills))
 
-        survived = sum(kill["status"] == 0 and not kill["different"] for kill in kills)
         again = str(sum(len(kill["again"]) for kill in kills)) if found["promises"] else "–"
-        rows.append([name, str(len(kills)), number(found["seconds"]), str(survived), count("half_written"),
+        rows.append([name, str(len(kills)), number(found["seconds"]), str(sum(map(survived, kills))),
+                     count("half_written"),
                      count("different"), again, str(sum(kill["kept"] for kill in kills)) if found["promises"] else "–",
                      number(max((kill["lost_seconds"] for kill in kills), default=None)),
                      str(max((len(kill["left_at_the_end"]) for kill in kills), default=0))])
