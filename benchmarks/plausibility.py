@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from posebusters import PoseBusters
 
 
+PATIENCE = 60
+"""Seconds for the conformers of one molecule: of some that cannot be, RDKit would look for them for ever."""
+
+
 class PackageMissing(ValueError):
     """A package that only the benchmarks need is not installed."""
 
@@ -42,7 +46,15 @@ def checks(molecule: Molecule) -> dict[str, bool]:
 @cache
 def _busters() -> PoseBusters:
     from posebusters import PoseBusters
+    from posebusters.modules import energy_ratio
+    from rdkit.Chem.rdDistGeom import EmbedParameters, ETKDGv3
 
+    def within_patience() -> EmbedParameters:
+        parameters = ETKDGv3()
+        parameters.timeout = PATIENCE
+        return parameters
+
+    energy_ratio.ETKDGv3 = within_patience
     config = PoseBusters("mol").config
     # Release 0.6.5 lists the energy twice, once with no column in the outcome: minutes for nothing.
     config["modules"] = [module for module in config["modules"] if "chosen_binary_test_output" in module]
