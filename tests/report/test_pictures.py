@@ -108,7 +108,8 @@ def test_whatever_is_generated_can_be_drawn(designed, seed):
     for _ in range(4):
         n = int(rng.integers(0, 12))
         bonds = np.triu(rng.integers(0, 4, (n, n)) * (rng.random((n, n)) < rng.random()), 1)
-        molecules.append(Molecule(rng.normal(size=(n, 3)), rng.integers(1, 119, n), rng.integers(-9, 10, n),
+        numbers = rng.integers(1, 119, n)
+        molecules.append(Molecule(rng.normal(size=(n, 3)), numbers, np.minimum(rng.integers(-9, 10, n), numbers),
                                   bonds + bonds.T))
     run = replace(designed(n=1), molecules=molecules)
     FigureCanvasAgg(report.draw_molecules(run)).draw()
