@@ -265,8 +265,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
         again = str(sum(len(kill["again"]) for kill in kills)) if found["promises"] else "–"
         rows.append([name, str(len(kills)), number(found["seconds"]), str(sum(map(survived, kills))),
-                     count("half_written"),
-                     count("different"), again, str(sum(kill["kept"] for kill in kills)) if found["promises"] else "–",
+                     count("half_written"), count("different"), again,
+                     str(sum(kill["kept"] for kill in kills)) if found["promises"] else "–",
                      number(max((kill["lost_seconds"] for kill in kills), default=None)),
                      str(max((len(kill["left_at_the_end"]) for kill in kills), default=0))])
         notes += [f"{name}, killed after {kill['moment']:.1f} s: " + "; ".join(

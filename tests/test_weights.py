@@ -60,7 +60,7 @@ def test_unguided_molecules_are_mostly_sound(generator):
 def test_unguided_druglike_molecules_hang_together():
     flow = Generator.load(shipped("moses3d", "generator"), "cpu")
     figures = evaluate(unbatch(flow.sample(flow.prior.draw_sizes(48, np.random.default_rng(0)), seed=0)))
-    assert figures[CONNECTED] > 0.7 and figures[VALID] > 0.2  # about 0.85 and 0.45
+    assert figures[CONNECTED] > 0.7 and figures[VALID] > 0.4  # of 1,000 0.90 and 0.68
 
 
 @pytest.mark.parametrize("role", ["guide", "evaluator"])
