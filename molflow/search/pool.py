@@ -19,6 +19,7 @@ from molflow.molecules.stability import is_whole
 from molflow.molecules.state import decode
 from molflow.nn.anchored import Anchor
 from molflow.search.problem import POWER, Problem, Progress
+from molflow.search.scores import Scores
 
 UNFIT = 1e6
 """Cost of starting from a molecule that will not do: more than any miss, so only where there is none that will."""
@@ -31,7 +32,7 @@ class Pool:
     Attributes:
         sources: where they start, {key: (1, n, ...)} each.
         batch: what they become.
-        readings: (K, P) by the guide.
+        readings: (K, P) by the guide, and scores that are asked for by RDKit.
         errors: (K, P) to be expected of the readings.
         fit: (K,) bool, whether they are whole, and meet the conditions.
     """
@@ -44,8 +45,8 @@ class Pool:
 
     @classmethod
     @torch.no_grad()
-    def run(cls, sources: list[State], generator: Generator, guide: Predictor, conditions: Conditions, *,
-            steps: int, chunk: int, tell: Progress, anchor: Anchor | None = None) -> Pool:
+    def run(cls, sources: list[State], generator: Generator, guide: Predictor, scores: Scores, conditions: Conditions,
+            *, steps: int, chunk: int, tell: Progress, anchor: Anchor | None = None) -> Pool:
         """What the source points become; `chunk` of them go through the flow at once, those of like size together."""
         sizes = np.array([len(source["positions"][0]) for source in sources])
         order = np.argsort(sizes, kind="stable")
@@ -62,7 +63,8 @@ class Pool:
         tell("drawing", 1.0)
         batch = MoleculeBatch.cat(batches)[torch.from_numpy(np.argsort(order, kind="stable"))]
         readings, doubts = guide.read(batch)
-        return cls(sources, batch, readings, guide.expected_errors(doubts), is_whole(batch) & conditions(batch))
+        return cls(sources, batch, scores.correct(readings, batch), scores.certain(guide.expected_errors(doubts)),
+                   is_whole(batch) & conditions(batch))
 
     def places(self, fragment: Fragment) -> Tensor:
         """The atoms (K, k) of each candidate that lie most like the fragment; the first ones where it has none."""

@@ -27,6 +27,7 @@ from molflow.search.implant import NFE as IMPLANT_NFE
 from molflow.search.implant import implant
 from molflow.search.pool import Pool, twins
 from molflow.search.problem import POWER, Budget, Found, Problem, Progress
+from molflow.search.scores import Scores
 
 NO_CONDITIONS = Conditions()
 
@@ -56,7 +57,9 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     tell = progress or (lambda what, share: None)
     rng = torch.Generator(device=generator.device).manual_seed(seed)
     sources, known = _candidates(problem, generator, guide, budget, atlas, conditions, seed, rng)
-    run = partial(Pool.run, generator=generator, guide=guide, steps=budget.steps, chunk=8 * chunk, tell=tell)
+    scores = Scores.of(problem, guide)
+    run = partial(Pool.run, generator=generator, guide=guide, scores=scores, steps=budget.steps,
+                  chunk=8 * chunk, tell=tell)
     spent, held, fragment = budget.steps * len(sources), None, conditions.fragment
     if fragment is not None:  # where does it lie, or can it? Its atoms are held there
         places = []
@@ -86,7 +89,8 @@ def solve(problem: Problem, generator: Generator, guide: Predictor, budget: Budg
     anchor = held and held.select(start)
     for part in rows.split(chunk) if len(rows) else ():
         tell("optimising", sum(len(r) for r, _ in done) / max(1, len(rows)))
-        some = _Part(problem[part.numpy()], generator, guide, conditions, [found_sources[row] for row in part.tolist()],
+        some = _Part(problem[part.numpy()], generator, guide, scores, conditions,
+                     [found_sources[row] for row in part.tolist()],
                      None if anchor is None else anchor.select(part), expected[part])
         root = some.improve(residual[part], norm[part], batch[part], budget, rng)
         made = decode(root.endpoint, some.space.mask, generator.vocabulary).to("cpu")
@@ -148,6 +152,7 @@ class _Part:
     problem: Problem
     generator: Generator
     guide: Predictor
+    scores: Scores
     conditions: Conditions
     begin: list[State]
     anchor: Anchor | None
@@ -165,9 +170,11 @@ class _Part:
         soft = endpoint["types"]
         hard = one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) * mask[..., None]
         each = self.guide.each({**endpoint, "types": hard + soft - soft.detach()}, mask)
-        said, problem = self.guide.network.mean(each), self.problem[index.cpu().numpy()]
-        miss = problem.expected_miss(said, self.guide.expected_errors(self.guide.network.doubt(each)))
+        problem = self.problem[index.cpu().numpy()]
         made = decode(endpoint, mask, self.generator.vocabulary)
+        said = self.scores.correct(self.guide.network.mean(each), made.to("cpu"))
+        errors = self.scores.certain(self.guide.expected_errors(self.guide.network.doubt(each)))
+        miss = problem.expected_miss(said, errors)
         fit = is_whole(made) & self.conditions(made) & (miss <= self.expected.to(miss)[index])
         return problem.residual(said[:, problem.columns]), fit
 
