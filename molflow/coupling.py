@@ -15,6 +15,8 @@ from torch import Tensor
 from molflow.data.store import MoleculeStore
 from molflow.models import Generator
 from molflow.molecules.batch import MoleculeBatch
+from molflow.molecules.convert import collate, unbatch
+from molflow.molecules.forcefield import settled
 from molflow.molecules.stability import is_whole
 from molflow.molecules.state import decode
 
@@ -24,7 +26,7 @@ STEPS = 40
 
 
 @torch.no_grad()
-def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS, power: float = 1.0,
+def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS, power: float = 1.0, settle: bool = False,
            progress: Callable[[str, float], None] | None = None) -> MoleculeStore:
     """The whole molecules among those that source points ``first`` to ``first + n - 1`` become.
 
@@ -50,12 +52,18 @@ def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS, powe
         batch = decode(flow(space.numbered_noise(index), torch.arange(len(part), device=generator.device)),
                        space.mask, generator.vocabulary).to("cpu")
         whole = is_whole(batch)
-        made.append(batch[whole])
-        kept.append(index[whole])
+        batch, index = batch[whole], index[whole]
+        if settle:
+            better = [settled(molecule) for molecule in unbatch(batch)]
+            batch = collate([one for one in better if one is not None])
+            index = index[[row for row, one in enumerate(better) if one is not None]]
+        made.append(batch)
+        kept.append(index)
         if progress:
             progress("couple", (done + 1) / len(parts))
     found = torch.cat(kept)
     if not len(found):
         raise ValueError(f"none of the {n} molecules is whole")
     return MoleculeStore.of(MoleculeBatch.cat(made), found,
-                            f"source points {first} to {first + n - 1} of {generator.path.name}, {steps} steps")
+                            f"source points {first} to {first + n - 1} of {generator.path.name}, {steps} steps"
+                            + ", settled by MMFF94s" * settle)

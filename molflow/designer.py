@@ -101,7 +101,7 @@ def design(targets: Mapping[str, Wanted], n: int = 16, seed: int = 0, *, model: 
         targets: property -> what is wanted of it, in molflow's unit or with one: a number or ``"0.18Ha"``, two bounds
             or ``"4..5"``, ``"<1.0"``, ``"max"``, ``"min"``. Properties and units are ``alpha`` Bohr³, ``gap``
             ``homo`` ``lumo`` eV, ``mu`` D, ``cv`` cal/(mol K); for drug-like molecules ``qed``, ``logp``, ``sa``,
-            ``tpsa`` Å², ``mw`` g/mol.
+            ``tpsa`` Å², ``mw`` g/mol, ``solvation`` kcal/mol, and all but ``cv`` by GFN2-xTB.
         n: how many.
         seed: drives everything; the same seed on the same machine gives the same molecules.
         model: ``qm9``, up to nine heavy atoms, or ``moses3d``, drug-like.

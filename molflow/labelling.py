@@ -17,7 +17,8 @@ from molflow.data.records import Record, pack
 from molflow.data.shards import Made, Shards
 from molflow.data.store import DataError, MoleculeStore
 from molflow.molecules.convert import Molecule, unbatch
-from molflow.molecules.labels import XTB
+from molflow.molecules.druglike import scores_of
+from molflow.molecules.labels import DRUGLIKE, XTB
 from molflow.oracles import xtb
 
 PART = 100
@@ -43,7 +44,8 @@ def label(store: MoleculeStore, out: Path, n: int, *, polarisabilities: int = 0,
     beside ``out``, ``NAME.parts``, so that a run that was stopped goes on. Geometries are taken as they are.
 
     Args:
-        store: one geometry a molecule.
+        store: one geometry a molecule; where nothing is known of them, as of those that `molflow.coupling` makes, the
+            scores are added too.
         n: how many molecules.
         polarisabilities: of how many of them, the first; each takes longer than all else.
         workers: processes.
@@ -62,6 +64,7 @@ def label(store: MoleculeStore, out: Path, n: int, *, polarisabilities: int = 0,
         raise DataError("several geometries have the same number: only data with one a molecule can be labelled")
     if there := [name for name in XTB if name in store.names]:
         raise DataError(f"the data have a column {there[0]} already")
+    store = store if store.names else scored(store)
     shards = Shards(out.with_suffix(".parts"), {"labels": xtb.METHOD, "version": xtb.version()})
     seen, labels = collect(shards, store)
     failed = seen & ~labels.isfinite().any(1)
@@ -75,6 +78,18 @@ def label(store: MoleculeStore, out: Path, n: int, *, polarisabilities: int = 0,
             names=(*store.names, *count), units=(*store.units, *(XTB[name] for name in count)),
             source=f"{store.source}; labels by {xtb.METHOD} ({xtb.version()}): {count}").save(out)
     return count, shards.refused(shards.numbers())
+
+
+def scored(store: MoleculeStore) -> MoleculeStore:
+    """The molecules with the values of `labels.DRUGLIKE`, NaN where one is not valid; all are for training."""
+    values = torch.full((len(store), len(DRUGLIKE)), torch.nan)
+    for row in range(len(store)):
+        (molecule,) = unbatch(store.batch(torch.tensor([row])))
+        if molecule.smiles is not None:
+            known = scores_of(molecule.smiles)
+            values[row] = torch.tensor([known[name] for name in DRUGLIKE])
+    return replace(store, properties=values, names=tuple(DRUGLIKE), units=tuple(DRUGLIKE.values()),
+                   split=torch.zeros(len(store), dtype=torch.uint8))
 
 
 def order(numbers: Tensor) -> list[int]:

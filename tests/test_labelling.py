@@ -20,8 +20,9 @@ from molflow import labelling
 from molflow.data.records import Record, pack
 from molflow.data.store import DataError, MoleculeStore
 from molflow.labelling import Job, label, order, work
-from molflow.molecules.convert import Molecule, unbatch
-from molflow.molecules.labels import XTB
+from molflow.molecules.convert import Molecule, collate, unbatch
+from molflow.molecules.druglike import scores_of
+from molflow.molecules.labels import DRUGLIKE, XTB
 from molflow.oracles import xtb
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +155,21 @@ def test_all_parts_of_the_data_have_their_share_of_labels() -> None:
     for some in (upper, index.numpy() % 20 == 0, index.numpy() < 1000):
         share = some[chosen].mean()
         assert abs(share - some.mean()) < 4 * np.sqrt(some.mean() * (1 - some.mean()) / 4000)
+
+
+def test_of_what_a_generator_made_the_scores_are_added(small: list[Molecule], tmp_path: Path) -> None:
+    molecules = [small[0], replace(small[1], bonds=0 * small[1].bonds), small[2]]
+    pairs = MoleculeStore.of(collate(molecules), torch.tensor([70_001, 70_005, 70_002]), "source points")
+    pairs.save(tmp_path / "pairs.safetensors")
+    done = run(tmp_path, tmp_path / "pairs.safetensors", "-n", 3, "--polarisabilities", 3)
+    assert done.returncode == 0, done.stderr
+    labelled = MoleculeStore.load(tmp_path / "pairs-xtb.safetensors")
+    assert labelled.names == (*DRUGLIKE, *XTB) and len(labelled.parts()["train"]) == 3
+    assert torch.equal(labelled.index, pairs.index) and torch.equal(labelled.positions, pairs.positions)
+    for row in (0, 2):
+        assert labelled.properties[row, : len(DRUGLIKE)].tolist() == pytest.approx(
+            [scores_of(molecules[row].smiles)[name] for name in DRUGLIKE], rel=1e-5)
+    assert labelled.properties[1, : len(DRUGLIKE)].isnan().all() and labelled.columns(("gap",))[0].isfinite()
 
 
 def test_a_part_counts_what_it_cannot_do(small: list[Molecule]) -> None:

@@ -84,7 +84,8 @@ def prepare(
 
 @app.command()
 def label(
-    name: Annotated[str, typer.Argument(help="Data set with one geometry a molecule, such as moses3d.")],
+    name: Annotated[str, typer.Argument(help="Data set with one geometry a molecule, such as moses3d, or a file of "
+                                             "what `data couple` made.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many molecules.")] = 10_000,
     polarisabilities: Annotated[int, typer.Option(min=0, help="Of how many of them the polarisability, too.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
@@ -92,13 +93,14 @@ def label(
     overwrite: Overwrite = False,
 ) -> None:
     """Add GFN2-xTB's values of some molecules to a prepared data set; goes on where it was stopped."""
-    from molflow.data.store import MoleculeStore, data_folder
+    from molflow.data.store import MoleculeStore, prepared
     from molflow.labelling import label as run_label
 
     require("tblite")
-    out = out or data_folder() / f"{name}-xtb.safetensors"
+    source = prepared(name)
+    out = out or source.with_name(f"{source.stem}-xtb.safetensors")
     check_free(overwrite, out)
-    store = MoleculeStore.load(data_folder() / f"{name}.safetensors")
+    store = MoleculeStore.load(source)
     labelled, refused = run_label(store, out, n, polarisabilities=polarisabilities, workers=workers)
     print(f"{len(store)} molecules written to {out}, with labels: "
           + ", ".join(f"{count} {label}" for label, count in labelled.items()))
@@ -112,6 +114,7 @@ def couple(
     n: Annotated[int, typer.Option("-n", help="How many source points.")] = 15_000,
     first: Annotated[int, typer.Option(help="Number of the first: other processes take others.")] = 0,
     steps: Annotated[int, typer.Option(help="Solver steps, each one evaluation of the network.")] = 40,
+    settle: Annotated[bool, typer.Option("--settle", help="Put bonds and angles right by MMFF94s.")] = False,
     device: Device = "auto",
     generator: Weights = None,
     overwrite: Overwrite = False,
@@ -122,7 +125,8 @@ def couple(
 
     check_free(overwrite, out)
     with live() as tell:
-        store = run_couple(Generator.load(generator, device), first, n, steps=steps, progress=tell)
+        store = run_couple(Generator.load(generator, device), first, n, steps=steps, settle=settle,
+                           progress=tell)
     store.save(out)
     print(f"{len(store)} of {n} molecules are whole, written to {out}")
 

@@ -38,7 +38,7 @@ def design(
     overwrite: Overwrite = False,
 ) -> None:
     """Design molecules with the wanted properties: alpha (Bohr³), gap, homo, lumo (eV), mu (D), cv (cal/(mol K)); with
-    --model moses3d qed, logp, sa, tpsa (Å²), mw (g/mol)."""
+    --model moses3d qed, logp, sa, tpsa (Å²), mw (g/mol), solvation (kcal/mol), and all but cv by GFN2-xTB."""
     from rich.console import Console
 
     from molflow import report

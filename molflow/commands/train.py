@@ -66,9 +66,11 @@ def train_reflow(out: Out, start: Annotated[Path, typer.Option(help="Weights of 
 
 
 @app.command("property")
-def train_property(out: Out, config: Config = "guide", data: Data = None, resume: Resume = False,
-                   accelerator: Accelerator = "auto", devices: Devices = 1, minutes: Minutes = None,
-                   start: Start = None) -> None:
+def train_property(out: Out, config: Config = "guide",
+                   data: Annotated[list[Path] | None, typer.Option(help="Prepared data; default in ~/.cache/molflow. "
+                                                                   "Repeatable, of the same properties.")] = None,
+                   resume: Resume = False, accelerator: Accelerator = "auto", devices: Devices = 1,
+                   minutes: Minutes = None, start: Start = None) -> None:
     """Train a property network; writes property.safetensors and its card into --out."""
     from molflow.data.store import MoleculeStore, prepared
     from molflow.training.config import PropertyTraining, load
@@ -76,7 +78,8 @@ def train_property(out: Out, config: Config = "guide", data: Data = None, resume
 
     require(*LEARNING)
     chosen = load(PropertyTraining, config)
-    task = PropertyTask(chosen, MoleculeStore.load(data or prepared(chosen.data)))
+    store = MoleculeStore.cat([MoleculeStore.load(file) for file in data or [prepared(chosen.data)]])
+    task = PropertyTask(chosen, store)
     _train(task, "property", out, start, minutes, resume=resume, accelerator=accelerator, devices=devices)
 
 

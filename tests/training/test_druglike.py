@@ -161,7 +161,7 @@ def test_labels_are_learnt_and_targets_drawn_from_those_that_are_known(qm9: list
     for seed in (1, 2):
         (tmp_path / "reader.toml").write_text(READER.replace("compile", f"seed = {seed}\ncompile"))
         train.train_property(out=tmp_path / str(seed), config=str(tmp_path / "reader.toml"), accelerator="cpu",
-                             data=tmp_path / "labelled.safetensors")
+                             data=[tmp_path / "labelled.safetensors"])
         networks.append(tmp_path / str(seed) / "property.safetensors")
     train.train_join(networks, tmp_path / "both.safetensors", data=tmp_path / "labelled.safetensors")
     predictor = Predictor.load(tmp_path / "both.safetensors", "cpu")

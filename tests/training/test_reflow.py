@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rdkit.Chem import rdForceFieldHelpers
 
 from molflow.coupling import couple
 from molflow.data.store import MoleculeStore
 from molflow.models import Generator
-from molflow.molecules.convert import unbatch
+from molflow.molecules.convert import Molecule, sanitise, unbatch
 from molflow.molecules.elements import QM9
 from molflow.molecules.state import MoleculeSpace, decode, encode
 from molflow.nn.velocity import VelocityConfig
@@ -43,6 +44,28 @@ def test_couplings_are_whole_and_what_their_source_points_become(pairs: Molecule
     again = decode(end, space.mask, QM9)
     assert torch.equal(again.numbers, molecules.numbers) and torch.equal(again.bonds, molecules.bonds)
     torch.testing.assert_close(again.positions, molecules.positions, rtol=0, atol=1e-3)
+
+
+def test_settled_couplings_have_the_same_bonds_and_less_strain(pairs: MoleculeStore) -> None:
+    better = couple(Generator.load(device="cpu"), 1000, 24, steps=20, settle=True)
+    assert len(better) >= 12 and set(better.index.tolist()) <= set(pairs.index.tolist())
+    places = [pairs.index.tolist().index(number) for number in better.index.tolist()]
+    fell = []
+    for was, now in zip(unbatch(pairs.batch(torch.tensor(places))), unbatch(better.batch(torch.arange(len(better)))),
+                        strict=True):
+        assert now.smiles == was.smiles and (now.bonds == was.bonds).all()
+        moved = np.linalg.norm(now.positions - was.positions, axis=1)
+        assert moved.max() < 1
+        energies = [force_field_energy(molecule) for molecule in (was, now)]
+        fell.append(energies[0] - energies[1])
+    assert min(fell) > -0.1 and np.median(fell) > 1
+
+
+def force_field_energy(molecule: Molecule) -> float:
+    """By MMFF94s, kcal/mol."""
+    mol, _ = sanitise(molecule.to_rdkit())
+    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant="MMFF94s")
+    return rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, properties).CalcEnergy()
 
 
 def test_a_shard_is_the_same_whoever_makes_it(pairs: MoleculeStore) -> None:
