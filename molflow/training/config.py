@@ -85,7 +85,6 @@ class GeneratorConfig:
             name in the data folder too, or its file. The elements and charges that the network knows go with it.
         weight_types, weight_charges, weight_bonds: of the cross-entropies beside the positions' velocity error.
         self_condition: the share of batches in which the network sees its own first estimate.
-        real: when a flow is straightened, the share of batches that are molecules of the data set, as before.
     """
 
     run: Run = Run()
@@ -95,7 +94,6 @@ class GeneratorConfig:
     weight_charges: float = 0.2
     weight_bonds: float = 1.0
     self_condition: float = 0.5
-    real: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -37,19 +37,11 @@ class ReflowTask(GeneratorTask):
         if self.pairs.names:
             raise ConfigError("the pairs are molecules of a data set: give what `molflow data couple` wrote")
         super().__post_init__()
-        self.real = self.buckets
         run, number = self.config.run, torch.arange(len(self.pairs))
         apart = number % HELD_OUT == 0
         self.buckets, self.held_out = (
             Buckets(members, self.pairs.sizes[members], min(run.batch_size, len(members)), seed, run.batches == "pairs")
             for members, seed in ((number[~apart], run.seed), (number[apart], 0)))
-
-    def batch(self, step: int) -> Batch:
-        share, seed = self.config.real, [self.config.run.seed, step]
-        number = int(step * share)
-        if int((step + 1) * share) > number:
-            return super()._batch(self.real[number], seed)
-        return self._batch(self.buckets[step - number], seed)
 
     def _batch(self, members: Tensor, seed: list[int]) -> Batch:
         molecules = self.pairs.batch(members)
