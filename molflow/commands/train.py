@@ -22,8 +22,8 @@ LEARNING = "lightning", "tensorboard"
 """What training needs beyond the core; asked for first, before data are."""
 
 Config = Annotated[str, typer.Option(help="TOML file of settings, or a shipped recipe: generator, guide, evaluator, "
-                                           "moses3d, moses3d-reflow, moses3d-guide, moses3d-xtb-guide, geom-drugs, "
-                                           "digits, photos, speech.")]
+                                           "moses3d, moses3d-reflow, moses3d-guide, moses3d-xtb-guide, "
+                                           "moses3d-generated-guide, geom-drugs, digits, photos, speech.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints and metrics.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data; default in ~/.cache/molflow.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")]
