@@ -151,7 +151,7 @@ class MoleculeStore:
                 tensors[key] = torch.cat(parts)
         first = stores[0]
         return MoleculeStore(**tensors, names=first.names, units=first.units,
-                             source="; ".join(store.source for store in stores))
+                             source="; ".join(dict.fromkeys(store.source for store in stores)))
 
     def save(self, path: Path) -> None:
         """Raises OSError; what was there before stays."""
