@@ -34,6 +34,10 @@ def couple(generator: Generator, first: int, n: int, *, steps: int = STEPS, powe
     (`MoleculeSpace.numbered_noise`). The store's ``index`` holds the numbers, so that it is a set of pairs. Broken
     molecules are left out: the straightened flow is not to learn them.
 
+    Args:
+        settle: whether MMFF94s puts bonds and angles right (`molflow.molecules.forcefield`), so that the straightened
+            flow does not learn what the generator does wrong; molecules that it has no parameters for are left out.
+
     Raises:
         ValueError: none of them is whole, or ``n`` is below 1.
     """

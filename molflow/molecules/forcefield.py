@@ -21,10 +21,12 @@ def settled(molecule: Molecule) -> Molecule | None:
     """A valid molecule with its bonds, angles and planes put right, and its conformation kept; None where MMFF94s has
     no parameters for it."""
     mol, _ = sanitise(molecule.to_rdkit())
-    if mol is None or not rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+    if mol is None:
         return None
-    field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
-        mol, rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant="MMFF94s"))
+    known = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant="MMFF94s")
+    if known is None:
+        return None
+    field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, known)
     field.Initialize()
     for atom in range(mol.GetNumAtoms()):
         field.MMFFAddPositionConstraint(atom, WITHIN, HOLD)

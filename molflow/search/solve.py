@@ -172,7 +172,7 @@ class _Part:
         each = self.guide.each({**endpoint, "types": hard + soft - soft.detach()}, mask)
         problem = self.problem[index.cpu().numpy()]
         made = decode(endpoint, mask, self.generator.vocabulary)
-        said = self.scores.correct(self.guide.network.mean(each), made.to("cpu"))
+        said = self.scores.correct(self.guide.network.mean(each), made)
         errors = self.scores.certain(self.guide.expected_errors(self.guide.network.doubt(each)))
         miss = problem.expected_miss(said, errors)
         fit = is_whole(made) & self.conditions(made) & (miss <= self.expected.to(miss)[index])
